@@ -1,0 +1,44 @@
+# Everything runs in a private environment, .venv, made from the hash-locked dependencies.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
+.DEFAULT_GOAL := help
+
+.PHONY: help venv demo test check slow lock docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.stamp  ## make the private environment
+
+$(VENV)/.stamp: container/dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("giblet-hpc needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/dev.lock
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: venv  ## a synthetic study from raw files to a scored model and its report
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash configs/demo.sh
+
+test: venv  ## all checks and all test tiers that run on this machine
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+check: venv  ## lint, types, layers, spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+docs: venv  ## write docs/reference from the schema and the command line
+	$(BIN)/python docs/make_reference.py
+
+lock:  ## renew the lock files
+	container/lock.sh
+
+clean:  ## remove the environment and the demo's files
+	rm -rf $(VENV) demo

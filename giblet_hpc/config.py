@@ -1,0 +1,418 @@
+"""The one schema: everything a run depends on, with its unit and its bounds.
+
+A config is YAML. Fields that are left out take the defaults below; unknown fields are errors.
+`giblet-hpc config schema` prints this file's content as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown fields are refused, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ScanRun(Section):
+    """One scan run: what was shown and for how long."""
+
+    name: Name
+    """Name of the run, as used in file names and in the store."""
+    trs: Count | None = None
+    """Length of the run in TRs. Needed when one BOLD file holds all runs one after the other."""
+    film: Path | None = None
+    """Film with the picture and the sound of this run, relative to study.root."""
+    film_start: float = 0.0
+    """Position in the film, in seconds, at which the run's first TR begins. Negative when the
+    film starts after the scan: the TRs before it are black and silent."""
+    annotations: Path | None = None
+    """Annotation sheet of this run alone (seconds count from the run's start)."""
+    skip_trs: NonNegative = 0
+    """Leading TRs that stay out of every split, such as a cartoon shown before each run."""
+
+
+class Annotations(Section):
+    """The sheet that says in words what happens when (.xlsx, .csv or .tsv)."""
+
+    file: Path | None = None
+    """Sheet of the whole study, relative to study.root."""
+    text: tuple[str, ...] = ("Scene Details - A Level", "Name - All", "Location")
+    """Columns whose words describe a segment; joined by '; '."""
+    start_seconds: str = "Start Time (s)"
+    """Column of a segment's start in seconds within its run (may restart at each run)."""
+    end_seconds: str = "End Time (s)"
+    """Column of a segment's end in seconds within its run."""
+    start_tr: str | None = "Start Time (TRs, 1.5s)"
+    """Column of the first TR, 1-based, counted through all runs. Null: use seconds only."""
+    end_tr: str | None = "End Time (TRs, 1.5s)"
+    """Column of the last TR, 1-based and included, counted through all runs."""
+    run: str | None = None
+    """Column that names a segment's run. Null: a new run begins where the seconds restart."""
+
+
+class Study(Section):
+    """Which files belong to the study and how its time runs."""
+
+    name: Name
+    """Name of the study."""
+    root: Path = Path()
+    """Folder that the study's files are relative to; itself relative to the working folder."""
+    store: Path | None = None
+    """Feature store. Null: `stores/<study.name>.zarr` in the working folder."""
+    tr: Positive
+    """Repetition time in seconds: one sample of the scans and of every feature."""
+    runs: Annotated[tuple[ScanRun, ...], Field(min_length=1)]
+    """Scan runs in the order in which they were shown."""
+    subjects: Literal["all"] | Count | tuple[str, ...] = "all"
+    """`all` subjects found on disk, the first N of them, or a list of their names."""
+    annotations: Annotations = Annotations()
+    """The annotation sheet."""
+    max_trim_trs: NonNegative = 10
+    """How many TRs film and scans may differ in length; the longer is cut, never stretched."""
+
+
+class Bold(Section):
+    """Where the scans are and how they become standardised voxel time courses."""
+
+    files: str = "sub-{subject}_{run}.nii.gz"
+    """Path pattern relative to study.root, with {subject} and, where each run has a file of its
+    own, {run}."""
+    shifted_trs: int = Field(default=0, ge=0, le=20)
+    """TRs by which the files are already moved earlier to undo the hemodynamic lag (the public
+    Sherlock files: 3)."""
+    mode: Literal["per_subject", "cross_subject"] = "per_subject"
+    """`per_subject` predicts every subject; `cross_subject` predicts the mean over subjects of
+    the z-scored scans."""
+    mask: Path | Literal["vote"] = "vote"
+    """`vote`, or a NIfTI mask on the grid of the scans, relative to study.root."""
+    vote_percentile: float = Field(default=10.0, ge=0.0, le=100.0)
+    """A voxel is in a subject's mask when its temporal SD exceeds this percentile of the
+    non-zero SDs."""
+    vote_trs: Count = 200
+    """TRs from the start of each file that the vote looks at."""
+    vote_threshold: Fraction = 0.5
+    """Share of subjects that must agree on a voxel."""
+    regions: Path | None = None
+    """NIfTI of integer labels on the same grid; scores are also given per region."""
+    region_names: Path | None = None
+    """Tab-separated table with the columns `label` and `name`."""
+    detrend: bool = False
+    """Remove a linear trend per run."""
+    high_pass: Positive | None = None
+    """Cut-off in Hz of a cosine high-pass filter per run."""
+    confounds: str | None = None
+    """Path pattern of fMRIPrep confound tables (.tsv), with {subject} and {run}."""
+    confound_columns: tuple[str, ...] = (
+        "trans_x",
+        "trans_y",
+        "trans_z",
+        "rot_x",
+        "rot_y",
+        "rot_z",
+    )
+    """Columns regressed out of every voxel."""
+    max_missing_trs: NonNegative = 100
+    """TRs that may be missing (cut off, or a constant fill) at the end of a subject's run. They
+    are kept out of training and of every score."""
+
+
+class VideoFeatures(Section):
+    """Frames of the film, as pixels."""
+
+    height: Count = 90
+    """Rows of a frame after area-averaging."""
+    width: Count = 160
+    """Columns of a frame after area-averaging."""
+    fps: Positive | None = None
+    """Frames per second to sample, by timestamp. Null: the rate of the first run's film."""
+    frame_skip: Count = 1
+    """Keep every k-th frame of a TR: ceil(round(fps * TR) / k) frames."""
+
+
+class AudioFeatures(Section):
+    """The sound, as EnCodec codes or as a log-mel spectrogram."""
+
+    kind: Literal["codes", "mel"] = "codes"
+    """`codes`: discrete EnCodec codes at 75 frames a second. `mel`: log-mel energies."""
+    codec: str = "facebook/encodec_24khz"
+    """EnCodec weights: a folder, a name in the Hugging Face cache, or `untrained` for a
+    fixed-seed codec without training (for tests and demos: its codes mean little)."""
+    backend: Literal["transformers", "encodec"] = "transformers"
+    """Which implementation computes the codes."""
+    bandwidth_kbps: Positive = 6.0
+    """Bit rate of the codes: 0.75 kbps a codebook, so 6 gives 8 codebooks."""
+    chunk_seconds: Positive = 30.0
+    """Sound that is encoded at once."""
+    context_seconds: Weight = 2.0
+    """Sound before a chunk that the codec hears first, so that its memory is warm."""
+    mel_bands: Count = 64
+    """Bands of the log-mel spectrogram."""
+
+
+class TextFeatures(Section):
+    """The words of the annotated segments."""
+
+    encoder: str = "BAAI/bge-large-en-v1.5"
+    """A transformers encoder (folder, or a name in the Hugging Face cache), or `lsa`: TF-IDF and
+    truncated SVD, fitted on the training TRs of each fold."""
+    pooling: Literal["auto", "cls", "mean"] = "auto"
+    """How token vectors become one. `auto` reads the model's own pooling file."""
+    segments: Count = 3
+    """Overlapping segments whose embeddings are concatenated at a TR (not for `lsa`, which sums
+    the words of all of them)."""
+    dimensions: Count = 100
+    """Components of `lsa`."""
+    forward_fill: bool = True
+    """TRs without a segment repeat the one before."""
+
+
+class Features(Section):
+    """Which modalities are used: any non-empty subset."""
+
+    video: VideoFeatures | None = None
+    """Null: no video."""
+    audio: AudioFeatures | None = None
+    """Null: no audio."""
+    text: TextFeatures | None = None
+    """Null: no text."""
+
+    @model_validator(mode="after")
+    def _some_modality(self) -> Self:
+        if not self.modalities:
+            raise ValueError("at least one of video, audio, text must be given")
+        return self
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities in use, in a fixed order."""
+        return tuple(name for name in ("video", "audio", "text") if getattr(self, name))
+
+
+class Split(Section):
+    """Which TRs train, validate and test. Always whole runs or contiguous blocks."""
+
+    scheme: Literal["leave-one-run-out", "runs", "blocks"] = "leave-one-run-out"
+    """`leave-one-run-out`: one fold a run; `runs`: test on test_runs; `blocks`: test on the last
+    part of every run."""
+    test_runs: tuple[str, ...] = ()
+    """Runs to test on, for the scheme `runs`."""
+    test_fraction: Fraction = 0.2
+    """Share of each run to test on, for the scheme `blocks`."""
+    validation_fraction: Fraction = 0.15
+    """Share at the end of each training part that chooses the best epoch."""
+    purge_trs: NonNegative = 10
+    """TRs left out on both sides of a boundary inside a run. At least the model's memory."""
+
+
+class TemporalModel(Section):
+    """Sizes of the temporal model."""
+
+    frame_channels: Count = 32
+    """Channels of the first layer of the frame encoder."""
+    width: Count = 512
+    """Width of each modality's encoding."""
+    code_width: Count = 64
+    """Width of an audio code's embedding."""
+    context_layers: NonNegative = 0
+    """Causal convolutions over TRs before the bottleneck (kernel of 3 TRs, dilated)."""
+    rank: Count = 128
+    """Components shared by all voxels."""
+    subject_rank: NonNegative = 16
+    """Further components of each subject's own."""
+    fir_trs: Count = 10
+    """Past TRs that the hemodynamic response reaches back."""
+    hrf: Literal["learned", "fixed"] = "learned"
+    """`learned`: a causal FIR a component, started at the canonical response. `fixed`: the
+    canonical response itself."""
+    dropout: Fraction = 0.1
+    """Dropout before the bottleneck and before the voxels."""
+    modality_dropout: Fraction = 0.0
+    """Chance to blank a modality in a training window (one is always kept)."""
+
+
+class Model(Section):
+    """Which network."""
+
+    kind: Literal["temporal", "dense"] = "temporal"
+    """`temporal`: frame encoder, embeddings, learned FIR, low-rank heads. `dense`: the original
+    fully connected autoencoder, parameter for parameter."""
+    bottleneck: Count = 2048
+    """Width of the bottleneck."""
+    temporal: TemporalModel = TemporalModel()
+    """Sizes of the temporal model."""
+
+
+class Loss(Section):
+    """What is minimised: weighted errors of the scans and of each reconstruction."""
+
+    normalise: Literal["variance", "std", "none"] = "variance"
+    """Each error over its target's training-set variance (predicting the mean costs 1), over its
+    standard deviation (the original's), or raw."""
+    fmri: Literal["mse", "mae", "correlation"] = "mse"
+    """Error of the predicted scans."""
+    fmri_weight: Weight = 1.0
+    """Weight of the scans' error."""
+    correlation_weight: Weight = 0.0
+    """Weight of (1 - r over a window's time) added to the scans' error."""
+    reconstruction_weight: Weight = 0.1
+    """Weight of all reconstruction errors together."""
+    video_weight: Weight = 1.0
+    """Weight of the video reconstruction."""
+    audio_weight: Weight = 1.0
+    """Weight of the audio reconstruction."""
+    text_weight: Weight = 1.0
+    """Weight of the text reconstruction."""
+    audio_frames: Count = 16
+    """Audio frames of a TR on which the code reconstruction is trained at a step, drawn anew
+    each step. Validation uses evenly spaced ones."""
+
+
+class Train(Section):
+    """How it is trained."""
+
+    epochs: Count = 50
+    """Passes over the training TRs."""
+    window_trs: Count = 32
+    """Consecutive TRs in a sample. 1 for the dense model."""
+    batch_windows: Count = 4
+    """Samples in a step, over all ranks and accumulations."""
+    accumulation: Count = 1
+    """Parts into which each rank cuts its share of a step, to save memory."""
+    lr: Positive = 1e-3
+    """Peak learning rate of AdamW."""
+    min_lr: Weight = 1e-6
+    """Learning rate at the end of the cosine."""
+    weight_decay: Weight = 1e-2
+    """AdamW's decoupled weight decay."""
+    schedule: Literal["cosine", "step", "none"] = "cosine"
+    """Learning rate after warm-up: cosine, divided by 10 at each third, or constant."""
+    warmup_epochs: Weight = 2.0
+    """Epochs of linear warm-up."""
+    clip: Positive = 1.0
+    """Gradient norm above which gradients are scaled down."""
+    patience: Count | None = None
+    """Stop after this many validations without improvement of the scans' error. Null: never."""
+    validate_every: Count = 1
+    """Epochs between validations."""
+    checkpoint_every: Count = 100
+    """Steps between checkpoints; one is also written at each validation that improves and at
+    the end."""
+    keep_last: Count = 2
+    """Checkpoints to keep besides the best."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the forward pass. `auto`: bf16 where the GPU has it. Weights and optimizer
+    state are always float32."""
+    log_every: Count = 10
+    """Steps between log lines and TensorBoard points."""
+    seed: NonNegative = 0
+    """Seed of initialisation, order and dropout."""
+    ranks: Count | None = None
+    """Processes on this machine. Null: one per GPU, else one."""
+
+
+class Ridge(Section):
+    """The linear baseline that every report shows beside the network."""
+
+    delays: tuple[int, ...] | None = None
+    """Stimulus lags in TRs. Null: 1 to 8 TRs, less bold.shifted_trs (never below 0)."""
+    components: Count = 100
+    """Principal components kept of each modality."""
+    alphas: tuple[Positive, ...] = tuple(10.0**k for k in range(-1, 8))
+    """Penalties to choose from, for each voxel, by cross-validation inside the training TRs."""
+    folds: int = Field(default=5, ge=2)
+    """Contiguous blocks of that cross-validation."""
+
+
+class Evaluate(Section):
+    """How it is scored."""
+
+    ridge: Ridge = Ridge()
+    """The linear baseline."""
+    samples: Count = 4
+    """Test TRs whose reconstruction is drawn."""
+    min_ceiling: Fraction = 0.1
+    """Voxels with a lower noise ceiling get no normalised r."""
+    best_r: Path | None = None
+    """NIfTI with the best r that any model can reach, a volume a subject, where the truth is
+    known (`giblet-hpc synthesize` writes one)."""
+
+
+class RunConfig(Section):
+    """All that a run depends on."""
+
+    study: Study
+    """The study's files and time."""
+    bold: Bold = Bold()
+    """The scans."""
+    features: Features
+    """The stimulus features."""
+    split: Split = Split()
+    """Training, validation and test TRs."""
+    model: Model = Model()
+    """The network."""
+    loss: Loss = Loss()
+    """What is minimised."""
+    train: Train = Train()
+    """How it is trained."""
+    evaluate: Evaluate = Evaluate()
+    """How it is scored."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        names = [run.name for run in self.study.runs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"study.runs: names must differ, got {names}")
+        if "{subject}" not in self.bold.files:
+            raise ValueError(f"bold.files must hold {{subject}}, got {self.bold.files!r}")
+        if self.split.scheme == "leave-one-run-out" and len(names) < 2:
+            raise ValueError("split.scheme leave-one-run-out needs two runs; use `blocks`")
+        if self.split.scheme == "runs":
+            unknown = set(self.split.test_runs) - set(names)
+            if unknown or not self.split.test_runs or len(self.split.test_runs) >= len(names):
+                raise ValueError(
+                    f"split.test_runs must name some, not all, of {names}; "
+                    f"got {list(self.split.test_runs)}"
+                )
+        self._check_modalities()
+        self._check_memory()
+        return self
+
+    def _check_modalities(self) -> None:
+        films = [run.film is not None for run in self.study.runs]
+        if (self.features.video or self.features.audio) and not all(films):
+            raise ValueError("features.video and features.audio need a film for every run")
+        sheets = [self.study.annotations.file or run.annotations for run in self.study.runs]
+        if self.features.text and not all(sheets):
+            raise ValueError(
+                "features.text needs study.annotations.file or annotations of every run"
+            )
+
+    def _check_memory(self) -> None:
+        if self.model.kind == "dense" and self.train.window_trs != 1:
+            raise ValueError("model.kind dense takes single TRs: set train.window_trs to 1")
+        if self.split.purge_trs < self.memory_trs:
+            raise ValueError(
+                f"split.purge_trs ({self.split.purge_trs}) is shorter than the model's memory "
+                f"({self.memory_trs} TRs), so a training window would reach into test TRs"
+            )
+
+    @property
+    def memory_trs(self) -> int:
+        """Past TRs that a prediction depends on, besides its own TR."""
+        if self.model.kind == "dense":
+            return 0
+        options = self.model.temporal
+        context = sum(2 * 2**layer for layer in range(options.context_layers))
+        return options.fir_trs - 1 + context

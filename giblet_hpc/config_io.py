@@ -1,0 +1,165 @@
+"""Reading, overriding, explaining and fingerprinting configs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from giblet_hpc.config import RunConfig
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.files import sha256_json, write_text
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a config and apply ``field=value`` overrides.
+
+    Parameters
+    ----------
+    path : Path
+        YAML file.
+    overrides : iterable of str
+        Such as ``train.lr=3e-4``; the value is YAML.
+
+    Returns
+    -------
+    RunConfig
+        With study.root and study.store absolute.
+
+    Raises
+    ------
+    ConfigError
+        When the file cannot be read or a field is wrong; all wrong fields are listed.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no fields", hint="see configs/ for examples")
+    for override in overrides:
+        apply_override(tree, override)
+    return validate(tree, source=str(path))
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one field of ``tree`` in place, from text such as ``train.lr=3e-4``.
+
+    Raises
+    ------
+    ConfigError
+        When the text is not ``field=value`` or reaches into a value that has no fields.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not field=value", hint="--set train.lr=3e-4")
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    try:
+        for parent in parents:
+            if isinstance(node, list):
+                node = node[int(parent)]
+            else:
+                node = node.setdefault(parent, {})
+                if node is None:
+                    raise TypeError
+        parsed = yaml.safe_load(value)
+        if isinstance(node, list):
+            node[int(last)] = parsed
+        else:
+            node[last] = parsed
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value is not YAML: {error}") from None
+    except (TypeError, AttributeError, ValueError, IndexError):
+        raise ConfigError(f"--set {key}: there is no such field to set") from None
+
+
+def validate(tree: Mapping[str, Any], *, source: str) -> RunConfig:
+    """Check a tree of plain values against the schema.
+
+    Raises
+    ------
+    ConfigError
+        Listing every wrong field: where, what was given, what is allowed.
+    """
+    try:
+        config = RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors(include_url=False)]
+        noun = "problem" if len(lines) == 1 else "problems"
+        raise ConfigError(
+            "\n  ".join([f"{len(lines)} {noun} in {source}:", *lines]),
+            hint="`giblet-hpc config schema` lists all fields",
+        ) from None
+    store = config.study.store or Path("stores") / f"{config.study.name}.zarr"
+    study = config.study.model_copy(
+        update={"root": config.study.root.resolve(), "store": store.resolve()}
+    )
+    return config.model_copy(update={"study": study})
+
+
+def _explain(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+        guess = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
+        return f"{where}: unknown field; {guess}"
+    if problem["type"] == "missing":
+        return f"{where}: required, but not given"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}; got {problem['input']!r}" if where else message
+
+
+def _fields_at(location: Iterable[Any]) -> list[str]:
+    """Names of the fields of the section at ``location``."""
+    section: type[BaseModel] = RunConfig
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            found = _section_type(section.model_fields[part].annotation)
+            section = found or section
+    return list(section.model_fields)
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_type(argument) for argument in get_args(annotation))
+    return next((section for section in found if section), None)
+
+
+def plain(config: BaseModel) -> dict[str, Any]:
+    """Return a config as plain values that YAML and JSON can hold."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    return values
+
+
+def dump(config: RunConfig) -> str:
+    """Return a config as YAML, every field written out."""
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True, width=96)
+
+
+def save(config: RunConfig, path: Path) -> None:
+    """Write a config as YAML, atomically."""
+    write_text(path, dump(config))
+
+
+def fingerprint(config: BaseModel) -> str:
+    """Return the sha256 of all values of a config."""
+    return sha256_json(plain(config))
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """List the fields in which two plain trees differ, as ``field: old -> new``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in [*old, *(key for key in new if key not in old)]:
+            lines += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        return lines
+    return [] if old == new else [f"{prefix}: {old!r} -> {new!r}"]

@@ -1,0 +1,1 @@
+"""Scores, ceilings, baselines, maps and the report."""

@@ -1,0 +1,1 @@
+"""From files to arrays, TR by TR: video, audio, text, BOLD."""

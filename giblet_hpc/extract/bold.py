@@ -1,0 +1,328 @@
+"""Scans: NIfTI files to standardised voxel time courses, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import nibabel.filebasedimages
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from giblet_hpc.config import Bold, ScanRun, Study
+from giblet_hpc.errors import ConfigError, DataError
+from giblet_hpc.files import require_file
+
+TR_TOLERANCE = 1e-3
+
+
+class Grid(NamedTuple):
+    """The voxel grid of an image."""
+
+    shape: tuple[int, ...]
+    """Voxels along x, y, z."""
+    affine: tuple[tuple[float, ...], ...]
+    """Voxel indices to millimetres."""
+
+
+@dataclass(frozen=True)
+class Scans:
+    """One subject's runs, still as images.
+
+    Parameters
+    ----------
+    images : dict of str to nibabel image
+        A 4-D image for each run; several runs may share one file.
+    spans : dict of str to slice
+        Which volumes of its image belong to a run.
+    """
+
+    images: dict[str, Any]
+    spans: dict[str, slice]
+
+    def volumes(self, run: str) -> NDArray[np.float32]:
+        """Read a run: (x, y, z, trs), float32, scaled as the header says."""
+        image = self.images[run]
+        data = np.asarray(image.dataobj[..., self.spans[run]], dtype=np.float32)
+        return data
+
+    def trs(self, run: str) -> int:
+        """Return how many volumes a run has."""
+        length = self.images[run].shape[3]
+        span = self.spans[run]
+        return len(range(*span.indices(length)))
+
+
+def find_subjects(study: Study, bold: Bold) -> tuple[str, ...]:
+    """Return the names of the subjects to use, in natural order.
+
+    Raises
+    ------
+    DataError
+        When no file matches, or a listed subject has none.
+    """
+    pattern = bold.files.replace("{run}", study.runs[0].name)
+    before, after = pattern.split("{subject}", 1)
+    found = {}
+    for path in sorted(study.root.glob(f"{before}*{after.replace('{subject}', '*')}")):
+        relative = path.relative_to(study.root).as_posix()
+        regex = "(?P<s>[^/]+)".join(map(re.escape, (before, after.split("{subject}")[0])))
+        if match := re.match(regex, relative):
+            found[match["s"]] = path
+    names = sorted(found, key=lambda name: [int(p) if p.isdigit() else p for p in
+                                            re.split(r"(\d+)", name)])  # fmt: skip
+    if not names:
+        raise DataError(
+            f"no scans match {study.root / pattern}",
+            hint="check study.root and bold.files; the config shows them with "
+            "`giblet-hpc config show`",
+        )
+    if study.subjects == "all":
+        return tuple(names)
+    if isinstance(study.subjects, int):
+        if study.subjects > len(names):
+            raise DataError(f"study.subjects asks for {study.subjects}; found {len(names)}")
+        return tuple(names[: study.subjects])
+    absent = [name for name in study.subjects if name not in names]
+    if absent:
+        raise DataError(
+            f"study.subjects lists {absent}, who have no scans; found {names}",
+            hint="correct study.subjects, or check bold.files",
+        )
+    return tuple(study.subjects)
+
+
+def scan_files(subject: str, study: Study, bold: Bold) -> dict[str, Path]:
+    """Return the file that holds each run of a subject."""
+    return {
+        run.name: study.root / bold.files.format(subject=subject, run=run.name)
+        for run in study.runs
+    }
+
+
+def open_scans(subject: str, study: Study, bold: Bold) -> Scans:
+    """Open a subject's files and check their shape and repetition time.
+
+    Raises
+    ------
+    DataError
+        When a file is missing, is no 4-D NIfTI, or has another TR than the study.
+    """
+    files = scan_files(subject, study, bold)
+    opened = {path: _open(path) for path in set(files.values())}
+    for path, image in opened.items():
+        if len(image.shape) != 4:
+            raise DataError(f"{path} has {len(image.shape)} dimensions; a run of scans has 4")
+        _check_tr(path, image, study.tr)
+    images = {run: opened[path] for run, path in files.items()}
+    if "{run}" in bold.files:
+        return Scans(images, {run: slice(None) for run in images})
+    return Scans(images, _concatenated_spans(study.runs))
+
+
+def _concatenated_spans(runs: Sequence[ScanRun]) -> dict[str, slice]:
+    spans, start = {}, 0
+    for run in runs:
+        if run.trs is None:
+            raise ConfigError(
+                f"study.runs {run.name}: `trs` is needed, because bold.files has no {{run}} and "
+                "so each file holds all runs one after the other"
+            )
+        spans[run.name] = slice(start, start + run.trs)
+        start += run.trs
+    return spans
+
+
+def _open(path: Path) -> Any:
+    require_file(path, what="scan")
+    try:
+        return nibabel.load(path)  # type: ignore[attr-defined]
+    except (nibabel.filebasedimages.ImageFileError, OSError, ValueError, EOFError) as error:
+        raise DataError(f"cannot read {path} as NIfTI: {error}") from None
+
+
+def _check_tr(path: Path, image: Any, tr: float) -> None:
+    header = float(image.header.get_zooms()[3])
+    unit = image.header.get_xyzt_units()[1]
+    seconds = header / {"msec": 1e3, "usec": 1e6}.get(unit, 1.0)
+    # Many tools leave 0 or 1 where they do not know; only a stated, other TR is a contradiction.
+    if seconds not in (0.0, 1.0) and abs(seconds - tr) > TR_TOLERANCE:
+        raise DataError(
+            f"{path} has a TR of {seconds:g} s; the config says {tr:g} s",
+            hint="correct study.tr, or the header if it is wrong",
+        )
+
+
+def grid_of(image: Any) -> Grid:
+    """Return an image's voxel grid."""
+    affine = np.round(image.affine, 4)
+    return Grid(tuple(image.shape[:3]), tuple(tuple(float(v) for v in row) for row in affine))
+
+
+def check_grid(path: Path | str, image: Any, expected: Grid) -> None:
+    """Check that an image lies on the expected grid.
+
+    Raises
+    ------
+    DataError
+        When its shape or its affine differ.
+    """
+    found = grid_of(image)
+    if found.shape != expected.shape:
+        raise DataError(
+            f"{path} has a grid of {found.shape} voxels; the study's is {expected.shape}",
+            hint="resample it, for instance with nilearn.image.resample_to_img",
+        )
+    if not np.allclose(found.affine, expected.affine, atol=1e-2):
+        raise DataError(
+            f"{path} lies elsewhere in space (its affine differs) than the study's scans",
+            hint="resample it, for instance with nilearn.image.resample_to_img",
+        )
+
+
+def vote_mask(volumes: NDArray[np.float32], bold: Bold) -> NDArray[np.bool_]:
+    """Return one subject's vote: voxels whose SD over time exceeds a percentile.
+
+    Parameters
+    ----------
+    volumes : ndarray, shape (x, y, z, trs)
+    bold : Bold
+        Percentile of the non-zero SDs, and how many TRs count.
+    """
+    deviation = volumes[..., : bold.vote_trs].std(axis=3)
+    moving = deviation[deviation > 0]
+    if moving.size == 0:
+        raise DataError("no voxel varies over time: these are not scans")
+    return np.asarray(deviation > np.percentile(moving, bold.vote_percentile))
+
+
+def load_labels(path: Path, expected: Grid) -> NDArray[np.int32]:
+    """Read a NIfTI of integers (a mask, an atlas) on the study's grid."""
+    image = _open(path)
+    check_grid(path, image, expected)
+    return np.asarray(np.round(image.get_fdata()), dtype=np.int32).reshape(expected.shape)
+
+
+def valid_trs(courses: NDArray[np.float32], trs: int) -> int:
+    """Return how many leading TRs hold data: less than all where the end is cut or constant.
+
+    Parameters
+    ----------
+    courses : ndarray, shape (scanned trs, voxels)
+    trs : int
+        TRs that the run should have.
+    """
+    length = min(len(courses), trs)
+    if length < 2:
+        return 0
+    same = (courses[:length] == courses[length - 1]).all(axis=1)
+    changing = np.flatnonzero(~same)
+    if changing.size == 0:
+        return 0
+    # The last distinct volume is followed by its constant fill; a run that does not end in a
+    # fill is valid to its end.
+    return length if changing[-1] == length - 2 else int(changing[-1]) + 1
+
+
+def clean(
+    courses: NDArray[np.float32], *, bold: Bold, tr: float, confounds: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Detrend, filter and regress out confounds, as the config says; means are kept.
+
+    Parameters
+    ----------
+    courses : ndarray, shape (trs, voxels)
+    bold : Bold
+    tr : float
+        Seconds.
+    confounds : ndarray, shape (trs, columns), or None
+    """
+    if not (bold.detrend or bold.high_pass or confounds is not None):
+        return courses
+    from nilearn.signal import clean as nilearn_clean
+
+    mean = courses.mean(axis=0)
+    cleaned = nilearn_clean(
+        courses - mean,
+        detrend=bold.detrend,
+        standardize=None,
+        filter="cosine" if bold.high_pass else False,
+        high_pass=bold.high_pass,
+        t_r=tr,
+        confounds=confounds,
+        ensure_finite=False,
+    )
+    return np.asarray(cleaned + mean, dtype=np.float32)
+
+
+def read_confounds(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
+    """Read columns of an fMRIPrep confound table; a leading n/a becomes the first value.
+
+    Raises
+    ------
+    DataError
+        When the file or a column is missing.
+    """
+    require_file(path, what="confound table")
+    table = pd.read_csv(path, sep="\t")
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise DataError(
+            f"{path} lacks the columns {absent}", hint="set bold.confound_columns to columns it has"
+        )
+    return table[list(columns)].bfill().to_numpy(dtype=np.float32)
+
+
+def standardise(
+    courses: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """z-score every voxel over time; a constant voxel becomes 0.
+
+    Parameters
+    ----------
+    courses : ndarray, shape (trs, voxels)
+
+    Returns
+    -------
+    scores : ndarray, shape (trs, voxels), float32
+    statistics : ndarray, shape (2, voxels), float32
+        Mean and standard deviation (1 where it was 0).
+    """
+    mean = courses.mean(axis=0, dtype=np.float64)
+    deviation = courses.std(axis=0, dtype=np.float64)
+    constant = deviation <= 1e-6 * np.maximum(1.0, np.abs(mean))
+    deviation[constant] = 1.0
+    scores = ((courses - mean) / deviation).astype(np.float32)
+    scores[:, constant] = 0
+    return scores, np.stack([mean, deviation]).astype(np.float32)
+
+
+def restore(
+    scores: NDArray[np.float32], statistics: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Undo :func:`standardise` with its saved statistics."""
+    return np.asarray(scores * statistics[1] + statistics[0], dtype=np.float32)
+
+
+def to_image(values: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> Any:
+    """Put voxel values back into space.
+
+    Parameters
+    ----------
+    values : ndarray, shape (voxels,) or (trs, voxels)
+    mask : ndarray, shape (x, y, z)
+    grid : Grid
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        3-D, or 4-D with time last; 0 outside the mask.
+    """
+    volume = np.zeros((*grid.shape, *values.shape[:-1]), dtype=np.float32)
+    volume[mask] = values.T
+    return nibabel.Nifti1Image(volume, np.array(grid.affine))  # type: ignore[attr-defined]

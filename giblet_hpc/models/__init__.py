@@ -1,0 +1,1 @@
+"""The networks: `dense` (the original) and `temporal` (the default)."""

@@ -1,0 +1,198 @@
+"""A run's folder: every file name in it, and the state that says where the run stands."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from giblet_hpc import config_io
+from giblet_hpc.config import RunConfig
+from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.files import read_json, write_json
+
+Stage = Literal["preprocess", "train", "evaluate"]
+STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
+HEARTBEAT_SECONDS = 5.0
+
+
+def default_runs_folder() -> Path:
+    """Return the folder that runs live in: $GIBLET_RUNS, or `runs` in the working folder."""
+    return Path(os.environ.get("GIBLET_RUNS", "runs"))
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Names of all files of one run.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder; its last part is the run's name.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.root.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "run.yaml"
+
+    @property
+    def state(self) -> Path:
+        """Where the run stands."""
+        return self.root / "state.json"
+
+    @property
+    def provenance(self) -> Path:
+        """Versions and fingerprints the run was made with."""
+        return self.root / "provenance.json"
+
+    @property
+    def stop(self) -> Path:
+        """A file whose presence asks a stage to stop at the next step boundary."""
+        return self.root / "STOP"
+
+    @property
+    def split(self) -> Path:
+        """The TRs that train, validate and test."""
+        return self.root / "split.json"
+
+    @property
+    def attempts(self) -> Path:
+        """Folder with one numbered folder an attempt."""
+        return self.root / "attempts"
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's own files."""
+        return self.root / "attempts" / "submitit"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores, maps and samples."""
+        return self.root / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained HTML report."""
+        return self.root / "report.html"
+
+    def checkpoints(self, fold: str = "") -> Path:
+        """Folder of the checkpoints of a fold (none: the only one)."""
+        return self.root / "checkpoints" / fold
+
+    def metrics(self, fold: str = "") -> Path:
+        """Training figures of a fold, one JSON object a line."""
+        return self.root / (f"metrics-{fold}.jsonl" if fold else "metrics.jsonl")
+
+    def statistics(self, fold: str = "") -> Path:
+        """What a fold fitted on its training TRs: LSA, means, variances."""
+        return self.root / "statistics" / (f"{fold}.npz" if fold else "all.npz")
+
+    def load_config(self) -> RunConfig:
+        """Read the resolved config.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such run.
+        """
+        if not self.config.is_file():
+            raise ConfigError(
+                f"no run at {self.root}",
+                hint="`giblet-hpc status` lists the runs; --runs DIR looks elsewhere",
+            )
+        return config_io.load(self.config)
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder and write the resolved config, or check that it is the same one.
+
+        Raises
+        ------
+        ConfigError
+            When the run exists with another config; its message lists the differing fields.
+        """
+        if self.config.is_file():
+            changed = config_io.differences(
+                config_io.plain(self.load_config()), config_io.plain(config)
+            )
+            if changed:
+                raise ConfigError(
+                    "\n  ".join([f"run {self.name} exists with another config:", *changed]),
+                    hint="give the new settings a name of their own with --name",
+                )
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        config_io.save(config, self.config)
+
+    def read_state(self) -> dict[str, Any]:
+        """Return the state: a dict of stages, each with status, phase, step, heartbeat."""
+        if not self.state.is_file():
+            return {"stages": {}}
+        state: dict[str, Any] = read_json(self.state)
+        return state
+
+    def update_state(self, stage: Stage, **fields: Any) -> None:
+        """Change some fields of a stage's state; the heartbeat is set to now."""
+        state = self.read_state()
+        entry = state["stages"].setdefault(stage, {})
+        entry.update(fields, heartbeat=time.time())
+        write_json(self.state, state)
+
+    def stage_state(self, stage: Stage) -> Mapping[str, Any]:
+        """Return one stage's state; empty when it never ran."""
+        entry: Mapping[str, Any] = self.read_state()["stages"].get(stage, {})
+        return entry
+
+    def require_complete(self, stage: Stage) -> None:
+        """Check that an earlier stage has finished.
+
+        Raises
+        ------
+        JobError
+            When it has not.
+        """
+        status = self.stage_state(stage).get("status", "not started")
+        if status != "complete":
+            raise JobError(
+                f"run {self.name}: {stage} is {status}",
+                hint=f"giblet-hpc submit {stage} --name {self.name}",
+            )
+
+
+class Heartbeat:
+    """Writes progress into the state, at most every few seconds.
+
+    Parameters
+    ----------
+    paths : RunPaths
+        The run.
+    stage : str
+        The stage that makes progress.
+    """
+
+    def __init__(self, paths: RunPaths, stage: Stage) -> None:
+        self._paths = paths
+        self._stage = stage
+        self._last = 0.0
+
+    def beat(self, **fields: Any) -> None:
+        """Record ``fields`` when the last record is old enough."""
+        now = time.monotonic()
+        if now - self._last >= HEARTBEAT_SECONDS:
+            self._last = now
+            self._paths.update_state(self._stage, **fields)

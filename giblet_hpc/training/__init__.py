@@ -1,0 +1,1 @@
+"""Training: data, losses, schedule, the loop, checkpoints, process groups."""

@@ -1,0 +1,145 @@
+"""Checkpoints: whole or absent, verified by sha256, the last few and the best kept.
+
+    checkpoints/step-00000480/{state.pt,manifest.json}   committed by renaming the folder
+    checkpoints/latest, checkpoints/best                 text files with a folder's name
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from giblet_hpc.errors import DataError
+from giblet_hpc.files import (
+    TEMPORARY_MARK,
+    fsync_folder,
+    read_json,
+    sha256_file,
+    write_json,
+    write_text,
+    write_with,
+)
+
+logger = logging.getLogger(__name__)
+STATE = "state.pt"
+MANIFEST = "manifest.json"
+
+
+def name_of(step: int) -> str:
+    """Return the folder name of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
+def save(
+    folder: Path, state: dict[str, Any], manifest: dict[str, Any], *, best: bool, keep_last: int
+) -> Path:
+    """Write a checkpoint, make it the latest, then remove old ones.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of all checkpoints.
+    state : dict
+        Tensors and plain values, loadable with ``weights_only``.
+    manifest : dict
+        What the checkpoint belongs to; must hold ``step``.
+    best : bool
+        Whether it is the best so far.
+    keep_last : int
+        Checkpoints to keep besides the best.
+
+    Returns
+    -------
+    Path
+        The committed checkpoint.
+
+    Raises
+    ------
+    OSError
+        When the disk is full or fails; earlier checkpoints are untouched.
+    """
+    final = folder / name_of(manifest["step"])
+    if not _is_valid(final):
+        temporary = folder / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{final.name}"
+        temporary.mkdir(parents=True)
+        try:
+            write_with(temporary / STATE, lambda handle: torch.save(state, handle))
+            size = (temporary / STATE).stat().st_size
+            files = {STATE: {"size": size, "sha256": sha256_file(temporary / STATE)}}
+            write_json(temporary / MANIFEST, {**manifest, "files": files})
+            if final.exists():
+                shutil.rmtree(final)
+            temporary.rename(final)
+            fsync_folder(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    write_text(folder / "latest", final.name)
+    if best:
+        write_text(folder / "best", final.name)
+    _prune(folder, keep_last)
+    return final
+
+
+def _prune(folder: Path, keep_last: int) -> None:
+    kept = {(folder / name).read_text() for name in ("latest", "best") if (folder / name).exists()}
+    committed = sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
+    for path in committed[:-keep_last]:
+        if path.name not in kept:
+            shutil.rmtree(path)
+    for path in folder.glob(f"{TEMPORARY_MARK}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_valid(path: Path) -> bool:
+    """Whether a checkpoint's files have the size and sha256 of its manifest."""
+    if not (path / MANIFEST).is_file():
+        return False
+    try:
+        files = read_json(path / MANIFEST)["files"]
+    except (DataError, KeyError):
+        return False
+    return all(
+        (path / name).is_file()
+        and (path / name).stat().st_size == expected["size"]
+        and sha256_file(path / name) == expected["sha256"]
+        for name, expected in files.items()
+    )
+
+
+def newest(folder: Path) -> Path | None:
+    """Return the newest valid checkpoint; damaged ones are passed over with a warning."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        if _is_valid(path):
+            return path
+        logger.warning("checkpoint %s is damaged; trying the one before", path)
+    return None
+
+
+def best(folder: Path) -> Path:
+    """Return the best checkpoint.
+
+    Raises
+    ------
+    DataError
+        When there is none, or it is damaged.
+    """
+    pointer = folder / "best"
+    if not pointer.is_file():
+        raise DataError(f"no best checkpoint in {folder}", hint="run `giblet-hpc submit train`")
+    path = folder / pointer.read_text().strip()
+    if not _is_valid(path):
+        raise DataError(f"checkpoint {path} is damaged", hint="train again, or restore the file")
+    return path
+
+
+def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a checkpoint's state (on the CPU) and its manifest."""
+    state: dict[str, Any] = torch.load(
+        path / STATE, map_location="cpu", weights_only=True, mmap=True
+    )
+    return state, read_json(path / MANIFEST)
