@@ -326,7 +326,7 @@ class Ridge(Section):
     """The linear baseline that every report shows beside the network."""
 
     delays: tuple[int, ...] | None = None
-    """Stimulus lags in TRs. Null: 1 to 8 TRs, less bold.shifted_trs (never below 0)."""
+    """Stimulus lags in TRs. Null: from 1 TR to 12 s."""
     components: Count = 100
     """Principal components kept of each modality."""
     alphas: tuple[Positive, ...] = tuple(10.0**k for k in range(-1, 8))

@@ -244,7 +244,9 @@ def _write_scans(
         noise_level = random.uniform(0.8, 1.2)
         gain = random.uniform(6.0, 14.0)
         deviation = np.concatenate(signals).std(axis=0)
-        best[brain, subject] = deviation / np.sqrt(deviation**2 + noise_level**2)
+        reachable = deviation / np.sqrt(deviation**2 + noise_level**2)
+        reachable[0] = 0
+        best[brain, subject] = reachable
         for number, signal in enumerate(signals, start=1):
             noise = noise_level * random.standard_normal(signal.shape)
             slow = np.linspace(-1, 1, len(signal))[:, None]

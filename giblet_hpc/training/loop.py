@@ -67,8 +67,8 @@ class Trainer:
         self._should_stop = should_stop
         self._study = study
         self.shapes: Shapes = shapes_of(config, study, fitted)
-        self._losses = Losses(config.loss, self.shapes, fitted)
-        self._bold_variance = fitted.scalar("bold_variance")
+        self.losses = Losses(config.loss, self.shapes, fitted)
+        self._fitted = fitted
         self.reader = WindowReader(
             study,
             trs=config.train.window_trs,
@@ -205,15 +205,15 @@ class Trainer:
         if not sync and isinstance(self._wrapped, DistributedDataParallel):
             hold = self._wrapped.no_sync()
         with hold:
-            frames = self._audio_frames(self.step)
+            frames = self.audio_frames(self.step)
             output = self._forward(batch, frames)
-            parts = self._losses.components(output, batch, frames)
+            parts = self.losses.components(output, batch, frames)
             loss = torch.stack(list(parts.values())).sum() / options.accumulation
             shares = self._gradient_shares(parts, output) if logged else {}
             loss.backward()  # type: ignore[no-untyped-call]
         if not logged:
             return {}
-        values = {f"loss/{name}": float(part) for name, part in parts.items()}
+        values = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
         return {"loss": sum(values.values()), **values, **shares}
 
     def _forward(self, batch: Batch, frames: torch.Tensor) -> Output:
@@ -259,7 +259,17 @@ class Trainer:
             )
         return {**{f"gradient/{name}": value for name, value in norms.items()}, **shares}
 
-    def _audio_frames(self, step: int | None) -> torch.Tensor:
+    def predict(self, batch: Batch) -> Output:
+        """Run the model as validation does."""
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
+            output: Output = self.model(batch, self.audio_frames(None))
+        return output
+
+    def usual_codes(self) -> torch.Tensor:
+        """Return each codebook's most frequent code in training, (Q,): the unigram guess."""
+        return torch.from_numpy(self._fitted.values["audio_log_probability"].argmax(axis=1))
+
+    def audio_frames(self, step: int | None) -> torch.Tensor:
         """Frames at which codes are reconstructed: drawn by step, or evenly spaced (None)."""
         if not self.shapes.audio or not self.shapes.codes:
             return torch.zeros(0, dtype=torch.int64)
@@ -304,15 +314,14 @@ class Trainer:
         )
         names = ["fmri", *self.shapes.modalities]
         totals = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.world.device)
-        frames = self._audio_frames(None)
+        frames = self.audio_frames(None)
         size = max(1, options.batch_windows // self.world.size)
         for start in range(0, len(mine), size):
             chosen = mine[start : start + size]
             batch = self.reader(chosen)
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
-                output: Output = self.model(batch, frames)
+            output = self.predict(batch)
             trs = batch.inside[:, -options.window_trs :].sum()
-            parts = self._losses.components(output, batch, frames)
+            parts = self.losses.components(output, batch, frames)
             totals += torch.stack([*(parts[name] * trs for name in names), trs]).double()
             for number, window in enumerate(chosen):
                 sums.add(window.block.run, output.bold, batch, number)
@@ -320,7 +329,7 @@ class Trainer:
         means = (self.world.sum(totals)[:-1] / totals[-1]).tolist()
         r = sums.correlation()
         return {
-            "fmri_error": sums.mean_squared_error() / self._bold_variance,
+            "fmri_error": sums.mean_squared_error() / self._fitted.scalar("bold_variance"),
             "r": float(r.mean()),
             **{f"loss/{name}": mean for name, mean in zip(names, means, strict=True)},
         }

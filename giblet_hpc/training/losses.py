@@ -69,15 +69,26 @@ class Losses:
         audio_frames : Tensor, (n,) int64
             Frames at which ``output`` holds logits of audio codes.
         """
+        parts = {"fmri": self._fmri(output.bold, batch)}
+        parts |= self.reconstruction_errors(output, batch, audio_frames)
+        return {name: self._weights[name] * value for name, value in parts.items()}
+
+    def reconstruction_errors(
+        self, output: Output, batch: Batch, audio_frames: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return each modality's reconstruction error before weighting, scalars."""
         target = batch.bold.shape[1]
         there = batch.inside[:, -target:]
-        parts = {"fmri": self._fmri(output.bold, batch)}
-        for name in self._shapes.modalities:
-            wanted = batch.stimulus[name][:, -target:]
-            parts[name] = self._reconstruction(
-                name, output.reconstruction[name], wanted, there, audio_frames
+        return {
+            name: self._reconstruction(
+                name,
+                output.reconstruction[name],
+                batch.stimulus[name][:, -target:],
+                there,
+                audio_frames,
             )
-        return {name: self._weights[name] * value for name, value in parts.items()}
+            for name in self._shapes.modalities
+        }
 
     def _scale(self, variance: float) -> float:
         if self._options.normalise == "variance":

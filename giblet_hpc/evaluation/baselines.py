@@ -1,0 +1,161 @@
+"""The linear baseline: ridge regression on lagged features of the same store and split."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from giblet_hpc.config import Ridge, RunConfig
+from giblet_hpc.splits import Block, Fold
+from giblet_hpc.timing import delayed
+from giblet_hpc.training.data import StudyArrays
+from giblet_hpc.training.fitted import CODES, Fitted, rows_of
+
+logger = logging.getLogger(__name__)
+RESPONSE_SECONDS = 12.0
+SVD_SEED = 0
+
+
+def delays_of(ridge: Ridge, tr: float) -> tuple[int, ...]:
+    """Return the lags in TRs: the config's, else from 1 TR to 12 s."""
+    return ridge.delays or tuple(range(1, math.ceil(RESPONSE_SECONDS / tr) + 1))
+
+
+def modality_features(
+    name: str, stimulus: NDArray[Any], text: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Return one modality's features of each TR, (trs, columns), before principal components.
+
+    The mean frame's pixels; counts of each audio code, or the mean log-mel column; the text
+    features.
+    """
+    if name == "text":
+        return stimulus if text is None else text
+    if name == "video":
+        return stimulus.mean(axis=1, dtype=np.float32).reshape(len(stimulus), -1) / 255
+    if stimulus.dtype != np.int16:
+        return np.asarray(stimulus.mean(axis=2), dtype=np.float32)
+    trs, codebooks, _ = stimulus.shape
+    offsets = np.arange(trs * codebooks).reshape(trs, codebooks, 1) * CODES
+    counts = np.bincount((stimulus + offsets).ravel(), minlength=trs * codebooks * CODES)
+    # Square roots make counts' variance the same at every rate.
+    return np.sqrt(counts.reshape(trs, codebooks * CODES)).astype(np.float32)
+
+
+def principal_features(
+    config: RunConfig, study: StudyArrays, fitted: Fitted, blocks: Sequence[Block]
+) -> dict[str, NDArray[np.float32]]:
+    """Return every run's features: each modality's principal components of the training TRs.
+
+    A modality is scaled to unit total variance, its components keep their relative sizes.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (trs, components of all modalities)
+    """
+    from sklearn.decomposition import PCA
+
+    text = fitted.text_features(study)
+    columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in study.runs}
+    for modality in config.features.modalities:
+        features = {
+            name: modality_features(modality, run.stimulus[modality], text and text[name])
+            for name, run in study.runs.items()
+        }
+        training = rows_of([features[b.run][b.start : b.stop] for b in blocks])
+        size = min(config.evaluate.ridge.components, *(n - 1 for n in training.shape))
+        pca = PCA(size, svd_solver="full" if min(training.shape) < 2000 else "randomized",
+                  random_state=SVD_SEED).fit(training)  # fmt: skip
+        scale = math.sqrt(float(pca.explained_variance_.sum())) or 1.0
+        for name, values in features.items():
+            columns[name].append((pca.transform(values) / scale).astype(np.float32))
+    return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
+
+
+def ridge_predictions(
+    config: RunConfig, study: StudyArrays, fitted: Fitted, fold: Fold
+) -> NDArray[np.float32]:
+    """Fit on the fold's training and validation TRs, predict its test TRs.
+
+    The penalty of each voxel is chosen by cross-validation over contiguous, purged blocks of
+    those TRs; principal components and LSA come from the training TRs alone.
+
+    Returns
+    -------
+    ndarray, shape (subjects, test trs, voxels)
+    """
+    options = config.evaluate.ridge
+    features = principal_features(config, study, fitted, fold.train)
+    delays = delays_of(options, config.study.tr)
+    used = (*fold.train, *fold.validation)
+
+    def lagged(blocks: Sequence[Block]) -> NDArray[np.float32]:
+        return rows_of([delayed(features[b.run][b.start : b.stop], delays) for b in blocks])
+
+    inputs, tests = lagged(used), lagged(fold.test)
+    predictions = []
+    for subject in range(len(study.subjects)):
+        scans = rows_of([study.runs[b.run].bold[subject, b.start : b.stop] for b in used])
+        valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in used])
+        model = fit_ridge(inputs[valid], scans[valid], options, purge=max(delays))
+        predictions.append(np.asarray(model.predict(tests), dtype=np.float32))
+    return np.stack(predictions)
+
+
+def fit_ridge(
+    inputs: NDArray[np.float32], scans: NDArray[np.float32], options: Ridge, *, purge: int
+) -> Any:
+    """Fit himalaya's ridge with a penalty of its own for each voxel.
+
+    Parameters
+    ----------
+    inputs : ndarray, shape (trs, columns)
+    scans : ndarray, shape (trs, voxels)
+    options : Ridge
+    purge : int
+        TRs dropped on both sides of a cross-validation block.
+    """
+    from himalaya.backend import set_backend
+    from himalaya.kernel_ridge import KernelRidgeCV
+    from himalaya.ridge import RidgeCV
+
+    backend = set_backend("torch_cuda" if torch.cuda.is_available() else "numpy")
+    kind = RidgeCV if inputs.shape[1] < inputs.shape[0] else KernelRidgeCV
+    model = kind(
+        alphas=np.array(options.alphas),
+        cv=purged_blocks(len(inputs), options.folds, purge),
+        fit_intercept=True,
+    )
+    model.fit(backend.asarray(inputs), backend.asarray(scans))
+    return _OnCpu(model, backend)
+
+
+class _OnCpu:
+    """A fitted model whose predictions are numpy arrays."""
+
+    def __init__(self, model: Any, backend: Any) -> None:
+        self._model = model
+        self._backend = backend
+
+    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        made = self._model.predict(self._backend.asarray(inputs))
+        result: NDArray[np.float32] = self._backend.to_numpy(made)
+        return result
+
+
+def purged_blocks(
+    trs: int, folds: int, purge: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return (fitting rows, scoring rows) of a contiguous cross-validation with gaps."""
+    edges = np.linspace(0, trs, folds + 1).astype(int)
+    rows = np.arange(trs)
+    return [
+        (rows[(rows < start - purge) | (rows >= stop + purge)], rows[start:stop])
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+    ]

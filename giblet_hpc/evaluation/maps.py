@@ -1,0 +1,74 @@
+"""Scores in space: NIfTI files, and pictures of slices."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from giblet_hpc.extract.bold import Grid, to_image
+from giblet_hpc.files import atomic_path
+
+SLICES = 8
+
+
+def save_map(
+    path: Path,
+    values: NDArray[np.floating],
+    mask: NDArray[np.bool_],
+    affine: NDArray[np.floating],
+) -> None:
+    """Write voxel values as NIfTI, atomically.
+
+    Parameters
+    ----------
+    path : Path
+    values : ndarray, shape (voxels,) or (volumes, voxels)
+    mask : ndarray, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+    """
+    grid = Grid(mask.shape, tuple(tuple(float(v) for v in row) for row in affine))
+    with atomic_path(path) as temporary:
+        nibabel.save(to_image(values, mask, grid), temporary)  # type: ignore[attr-defined]
+
+
+def slices_figure(values: NDArray[np.floating], mask: NDArray[np.bool_], *, title: str) -> Any:
+    """Draw axial slices of a map, (voxels,): colour from -max to max, grey outside the mask."""
+    figure = new_figure(10, 1.9)
+    volume = np.full(mask.shape, np.nan)
+    volume[mask] = values
+    filled = np.flatnonzero(mask.any(axis=(0, 1)))
+    chosen = filled[np.linspace(0, len(filled) - 1, min(SLICES, len(filled))).astype(int)]
+    limit = float(np.nanmax(np.abs(volume))) or 1.0
+    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
+    shown = None
+    for axis, z in zip(axes, chosen, strict=True):
+        axis.set_facecolor("0.9")
+        shown = axis.imshow(
+            volume[:, :, z].T, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit
+        )
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_title(f"z={z}", fontsize=7)
+    figure.colorbar(shown, ax=list(axes), fraction=0.02)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return a figure that belongs to no window system."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def as_data_uri(figure: Any) -> str:
+    """Return a figure as a PNG data URI, for a page without further files."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

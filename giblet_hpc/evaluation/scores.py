@@ -1,0 +1,131 @@
+"""From predictions to the tables of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from giblet_hpc.evaluation import ceiling as ceilings
+from giblet_hpc.evaluation import metrics
+from giblet_hpc.splits import Block
+from giblet_hpc.training.data import StudyArrays
+from giblet_hpc.training.fitted import rows_of
+
+Maps = dict[str, NDArray[np.float64]]
+
+
+def test_rows(blocks: Sequence[Block]) -> list[slice]:
+    """Return the rows of each run among the test TRs, one after the other."""
+    edges = np.cumsum([0, *(block.trs for block in blocks)])
+    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def score_maps(
+    study: StudyArrays, blocks: Sequence[Block], predictions: dict[str, NDArray[np.float32]]
+) -> Maps:
+    """Return r and R2 of every voxel and subject, for each predictor.
+
+    Parameters
+    ----------
+    study : StudyArrays
+    blocks : sequence of Block
+        Test TRs.
+    predictions : dict of str to ndarray, shape (subjects or 1, trs, voxels)
+
+    Returns
+    -------
+    dict
+        ``<predictor>_r`` and ``<predictor>_r2``, shape (subjects, voxels).
+    """
+    runs = test_rows(blocks)
+    maps: Maps = {}
+    for name, predicted in predictions.items():
+        correlations, explained = [], []
+        for subject in range(len(study.subjects)):
+            arrays = [study.runs[b.run] for b in blocks]
+            spans = [slice(b.start, b.stop) for b in blocks]
+            measured = rows_of([a.bold[subject, s] for a, s in zip(arrays, spans, strict=True)])
+            valid = rows_of([a.valid[subject, s] for a, s in zip(arrays, spans, strict=True)])
+            made = predicted[subject if len(predicted) > 1 else 0]
+            correlations.append(metrics.pearson(made, measured, valid, runs))
+            explained.append(metrics.r_squared(made, measured, valid, runs))
+        maps[f"{name}_r"] = np.stack(correlations)
+        maps[f"{name}_r2"] = np.stack(explained)
+    return maps
+
+
+def ceiling_map(
+    everyone: StudyArrays, blocks: Sequence[Block], *, group_mean: bool
+) -> NDArray[np.float64] | None:
+    """Return the noise ceiling of every voxel on the test TRs; None with fewer than two subjects.
+
+    Parameters
+    ----------
+    everyone : StudyArrays
+        With subjects apart.
+    blocks : sequence of Block
+    group_mean : bool
+        Whether the mean over subjects is predicted, rather than each.
+    """
+    count = len(everyone.subjects)
+    if count < 2:
+        return None
+    scans = np.concatenate([everyone.runs[b.run].bold[:, b.start : b.stop] for b in blocks], 1)
+    valid = np.concatenate([everyone.runs[b.run].valid[:, b.start : b.stop] for b in blocks], 1)
+    rho = ceilings.pairwise_correlation(scans, valid, test_rows(blocks))
+    return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1)
+
+
+def region_rows(
+    maps: Maps,
+    *,
+    ceiling: NDArray[np.float64] | None,
+    best: NDArray[np.float64] | None,
+    labels: NDArray[np.int32] | None,
+    names: dict[str, str],
+    min_ceiling: float,
+) -> list[dict[str, Any]]:
+    """Return one row for all voxels and one for each region.
+
+    Parameters
+    ----------
+    maps : dict
+        From :func:`score_maps`.
+    ceiling : ndarray, shape (voxels,), optional
+    best : ndarray, shape (subjects or 1, voxels), optional
+        The best r where the truth is known.
+    labels : ndarray, shape (voxels,), optional
+        Region of each voxel, 0 for none.
+    names : dict of str to str
+        Region names by label.
+    min_ceiling : float
+        Voxels with a lower ceiling get no normalised r.
+    """
+    voxels = maps["model_r"].shape[1]
+    members = {"all voxels": np.ones(voxels, dtype=bool)}
+    if labels is not None:
+        for label in np.unique(labels[labels > 0]):
+            members[names.get(str(label), str(label))] = labels == label
+    rows = []
+    for name, chosen in members.items():
+        row: dict[str, Any] = {"region": name, "voxels": int(chosen.sum())}
+        for predictor in ("model", "ridge"):
+            r = maps[f"{predictor}_r"][:, chosen]
+            row[f"{predictor}_r"] = metrics.fisher_mean(r)
+            row[f"{predictor}_median_r"] = float(np.median(r))
+            row[f"{predictor}_r2"] = float(maps[f"{predictor}_r2"][:, chosen].mean())
+        if ceiling is not None:
+            row["ceiling"] = float(ceiling[chosen].mean())
+            good = chosen & (ceiling > min_ceiling)
+            row["normalised_r"] = (
+                float((maps["model_r"][:, good] / ceiling[good]).mean()) if good.any() else None
+            )
+        if best is not None:
+            reachable = metrics.fisher_mean(best[:, chosen])
+            row["best_r"] = reachable
+            row["share_of_best"] = row["model_r"] / reachable if reachable > 0.01 else None
+        rows.append(row)
+    return rows

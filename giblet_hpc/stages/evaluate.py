@@ -1,0 +1,261 @@
+"""Evaluate: predictions of all ranks, ridge beside them, scores, maps, samples, the report.
+
+Every product is a file that is written whole; a stage that was interrupted makes only what is
+missing. Products of another checkpoint are discarded.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from giblet_hpc.config import RunConfig
+from giblet_hpc.config_io import fingerprint
+from giblet_hpc.errors import DataError
+from giblet_hpc.evaluation import maps as drawing
+from giblet_hpc.evaluation import report, samples, scores
+from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
+from giblet_hpc.evaluation.prediction import load_best, predict_test
+from giblet_hpc.extract.text import LSA
+from giblet_hpc.files import read_json, write_json, write_with
+from giblet_hpc.runs import Heartbeat, RunPaths
+from giblet_hpc.splits import Fold, load_folds
+from giblet_hpc.stages.train import fitted_of
+from giblet_hpc.store import FeatureStore
+from giblet_hpc.training import checkpoint
+from giblet_hpc.training.data import StudyArrays, load_study
+from giblet_hpc.training.fitted import Fitted
+from giblet_hpc.training.loop import Trainer
+from giblet_hpc.training.parallel import World
+
+logger = logging.getLogger(__name__)
+RECONSTRUCTION_LABELS = {
+    "video": "video: error (1 = training mean)",
+    "audio": "audio: error (1 = training mean or code frequencies)",
+    "text": "text: error (1 = training mean)",
+    "audio_top1": "audio codes: top-1 hits",
+    "audio_top1_unigram": "audio codes: top-1 hits of the most frequent code",
+}
+
+
+def run(config: RunConfig, paths: RunPaths, world: World) -> None:
+    """Score every fold and write the report.
+
+    Parameters
+    ----------
+    config : RunConfig
+    paths : RunPaths
+    world : World
+    """
+    torch.use_deterministic_algorithms(True)
+    beat = Heartbeat(paths, "evaluate")
+    study = load_study(config)
+    everyone = load_study(config, per_subject=True) if world.is_main else None
+    results = []
+    for fold in load_folds(paths):
+        folder = paths.evaluation / fold.name
+        fitted = fitted_of(config, paths, fold, study=study, world=world)
+        trainer = Trainer(
+            config, paths, fold, study=study, fitted=fitted, world=world, should_stop=lambda: False
+        )
+        manifest = load_best(trainer, paths.checkpoints(fold.name))
+        if world.is_main:
+            beat.beat(phase=f"predicting {fold.name}")
+            _discard_others(folder, config, checkpoint.best(paths.checkpoints(fold.name)))
+        if not world.from_main((folder / "predictions.npy").is_file()):
+            predict_test(trainer, folder)
+        if everyone is not None:
+            beat.beat(phase=f"scoring {fold.name}")
+            results.append(_score(config, paths, trainer, fold, (study, everyone), fitted, manifest))
+    if world.is_main:
+        _write_results(config, paths, results)
+    world.wait()
+
+
+def _discard_others(folder: Path, config: RunConfig, best: Path) -> None:
+    """Remove products that another checkpoint or config made."""
+    made_from = {
+        "checkpoint": read_json(best / checkpoint.MANIFEST)["files"],
+        "config": fingerprint(config),
+    }
+    record = folder / "made_from.json"
+    if record.is_file() and read_json(record) == made_from:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    write_json(record, made_from)
+
+
+def _score(
+    config: RunConfig,
+    paths: RunPaths,
+    trainer: Trainer,
+    fold: Fold,
+    studies: tuple[StudyArrays, StudyArrays],
+    fitted: Fitted,
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """Return a fold's part of the report, from products that exist or are made now."""
+    study, everyone = studies
+    folder = paths.evaluation / fold.name
+    predictions = {
+        "model": np.load(folder / "predictions.npy"),
+        "ridge": _ridge(config, study, fitted, fold, folder / "ridge.npy"),
+    }
+    if not (folder / "scores.json").is_file():
+        _write_scores(config, folder, fold, study, everyone, predictions, manifest)
+    rows = read_json(folder / "scores.json")
+    with np.load(folder / "maps.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    with np.load(folder / "reconstruction.npz") as archive:
+        reconstruction = [
+            (label, float(archive[name]))
+            for name, label in RECONSTRUCTION_LABELS.items()
+            if name in archive.files
+        ]
+    places = samples.sample_trs(fold.test, config.evaluate.samples)
+    figures = [samples.sample_figure(trainer, study, p, predictions["model"]) for p in places]
+    pictures = [drawing.slices_figure(arrays["model_r"].mean(0), study.mask, title="model r")]
+    if "ceiling" in arrays:
+        pictures.append(
+            drawing.slices_figure(arrays["ceiling"], study.mask, title="noise ceiling")
+        )
+    return {
+        **rows,
+        "reconstruction": reconstruction,
+        "training": report.training_figure(paths.metrics(fold.name)),
+        "histogram": report.histogram_figure(arrays["model_r"], arrays["ridge_r"]),
+        "maps": [drawing.as_data_uri(picture) for picture in pictures],
+        "samples": [drawing.as_data_uri(figure) for figure in figures],
+    }
+
+
+def _ridge(
+    config: RunConfig, study: StudyArrays, fitted: Fitted, fold: Fold, path: Path
+) -> NDArray[np.float32]:
+    if not path.is_file():
+        logger.info("ridge on %d training TRs", sum(b.trs for b in fold.train + fold.validation))
+        predictions = ridge_predictions(config, study, fitted, fold)
+        write_with(path, lambda handle: np.save(handle, predictions))
+    loaded: NDArray[np.float32] = np.load(path)
+    return loaded
+
+
+def _write_scores(
+    config: RunConfig,
+    folder: Path,
+    fold: Fold,
+    study: StudyArrays,
+    everyone: StudyArrays,
+    predictions: dict[str, NDArray[np.float32]],
+    manifest: dict[str, Any],
+) -> None:
+    arrays = scores.score_maps(study, fold.test, predictions)
+    group = config.bold.mode == "cross_subject"
+    ceiling = scores.ceiling_map(everyone, fold.test, group_mean=group)
+    labels, names = _labels(config)
+    rows = scores.region_rows(
+        arrays,
+        ceiling=ceiling,
+        best=_best_r(config, study),
+        labels=labels,
+        names=names,
+        min_ceiling=config.evaluate.min_ceiling,
+    )
+    saved = {**arrays, **({} if ceiling is None else {"ceiling": ceiling})}
+    write_with(folder / "maps.npz", lambda handle: np.savez(handle, **saved))  # type: ignore[arg-type]
+    for name, values in saved.items():
+        mean = values if values.ndim == 1 else values.mean(axis=0)
+        drawing.save_map(folder / f"{name}.nii.gz", mean, study.mask, study.affine)
+    trained = ", ".join(dict.fromkeys(block.run for block in fold.train))
+    tested = ", ".join(dict.fromkeys(block.run for block in fold.test))
+    write_json(
+        folder / "scores.json",
+        {
+            "title": f"trained on {trained}, tested on {tested}",
+            "fold": fold.name,
+            "verdict": _verdict(rows[0]),
+            "test_trs": sum(block.trs for block in fold.test),
+            "step": manifest["step"],
+            "rows": rows,
+        },
+    )
+
+
+def _labels(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, str]]:
+    if config.bold.regions is None:
+        return None, {}
+    assert config.study.store is not None
+    store = FeatureStore(config.study.store)
+    return store.read("regions"), dict(store.part("regions").attributes["names"])
+
+
+def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None:
+    """Return the known best r, (subjects, voxels), or None."""
+    if config.evaluate.best_r is None:
+        return None
+    import nibabel
+
+    path = config.study.root / config.evaluate.best_r
+    if not path.is_file():
+        raise DataError(f"evaluate.best_r not found: {path}")
+    volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)  # type: ignore[attr-defined]
+    values: NDArray[np.float64] = volume[study.mask].T
+    return values[: len(study.subjects)]
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """Say in a sentence how the network stands against the linear baseline."""
+    model, ridge = row["model_r"], row["ridge_r"]
+    if model >= ridge:
+        return f"The network (mean r {model:.3f}) is at or above ridge ({ridge:.3f})."
+    return (
+        f"Ridge (mean r {ridge:.3f}) is better than the network ({model:.3f}): for prediction "
+        "alone, the linear model is the one to use."
+    )
+
+
+def _write_results(config: RunConfig, paths: RunPaths, folds: list[dict[str, Any]]) -> None:
+    keep = ("title", "fold", "verdict", "test_trs", "step", "rows", "reconstruction")
+    write_json(
+        paths.evaluation / "scores.json", [{key: fold[key] for key in keep} for fold in folds]
+    )
+    report.write_report(
+        paths.report, name=paths.name, config=config, folds=folds, notes=_notes(config)
+    )
+    logger.info("report: %s", paths.report)
+
+
+def _notes(config: RunConfig) -> list[str]:
+    delays = delays_of(config.evaluate.ridge, config.study.tr)
+    notes = [
+        "Scans were z-scored per voxel and run, test runs by their own mean and deviation (the "
+        "field's convention, which uses the test run's scans but not their order).",
+        "Correlations are over time, after removing each run's mean, on all test TRs at once.",
+        f"The split leaves {config.split.purge_trs} TRs between parts of a run; the network's "
+        f"memory is {config.memory_trs} TRs.",
+        f"Ridge: lags of {min(delays)} to {max(delays)} TRs, at most "
+        f"{config.evaluate.ridge.components} principal components a modality fitted on the "
+        "training TRs, penalty chosen for each voxel by cross-validation over purged contiguous "
+        "blocks of training and validation TRs.",
+        "The noise ceiling comes from the correlation between subjects on the test TRs; it sees "
+        "only what subjects share, and individual scores may exceed it.",
+    ]
+    if config.bold.mode == "cross_subject":
+        notes.append("The mean over subjects was predicted; r and ceiling are of that mean.")
+    if config.bold.shifted_trs:
+        notes.append(
+            f"The files were shifted by {config.bold.shifted_trs} TRs; that was undone before "
+            "modelling."
+        )
+    if config.features.audio and config.features.audio.codec == "untrained":
+        notes.append("The audio codes come from a fixed-seed codec without training.")
+    if config.features.text and config.features.text.encoder == LSA:
+        notes.append("Text features: TF-IDF and SVD, fitted on the training TRs of each fold.")
+    return notes
