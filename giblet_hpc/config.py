@@ -224,7 +224,7 @@ class TemporalModel(Section):
     width: Count = 512
     """Width of each modality's encoding."""
     code_width: Count = 64
-    """Width of an audio code's embedding."""
+    """Width of the features learned of each audio frame."""
     context_layers: NonNegative = 0
     """Causal convolutions over TRs before the bottleneck (kernel of 3 TRs, dilated)."""
     rank: Count = 128
@@ -318,8 +318,6 @@ class Train(Section):
     """Steps between log lines and TensorBoard points."""
     seed: NonNegative = 0
     """Seed of initialisation, order and dropout."""
-    ranks: Count | None = None
-    """Processes on this machine. Null: one per GPU, else one."""
 
 
 class Ridge(Section):

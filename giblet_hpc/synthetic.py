@@ -66,7 +66,7 @@ class Latents:
     video: NDArray[np.float64]
     """Brightness, warmth, position; shape (frames, 3), 0 to 1, at the frame rate."""
     audio: NDArray[np.float64]
-    """Loudness, noisiness, pitch; shape (frames, 3), 0 to 1, at the frame rate."""
+    """Loudness of voice and of noise, pitch; shape (frames, 3), 0 to 1, at the frame rate."""
     topics: NDArray[np.int64]
     """Index of the topic at each TR; shape (trs,)."""
     segments: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -187,7 +187,8 @@ def _drivers(run: Latents, spec: StudySpec) -> dict[str, NDArray[np.float64]]:
 
     return {
         "video": mean_over_tr(run.video),
-        "audio": mean_over_tr(run.audio),
+        # The scans follow how loud voice and noise are, not the pitch.
+        "audio": mean_over_tr(run.audio)[:, :2],
         "text": np.eye(len(TOPICS))[run.topics],
     }
 
@@ -197,8 +198,13 @@ def _regions(spec: StudySpec) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
     axes = [np.linspace(-1, 1, size) for size in spec.grid]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     brain = x**2 + y**2 + z**2 < 0.9
-    slab = np.clip(((y + 0.95) / 1.9 * len(REGIONS)).astype(int), 0, len(REGIONS) - 1)
-    return brain, np.where(brain, slab + 1, 0).astype(np.int32)
+    # Slabs with the same number of voxels each.
+    order = np.argsort(y[brain], kind="stable")
+    labels = np.zeros(spec.grid, dtype=np.int32)
+    slab = np.zeros(order.size, dtype=np.int32)
+    slab[order] = np.arange(order.size) * len(REGIONS) // order.size + 1
+    labels[brain] = slab
+    return brain, labels
 
 
 def _signals(

@@ -33,7 +33,7 @@ def write_film(
     video : ndarray, shape (frames, 3)
         Brightness, warmth and position of a disk, 0 to 1.
     audio : ndarray, shape (frames, 3)
-        Loudness, share of noise and pitch, 0 to 1.
+        Loudness of a voice, loudness of noise, and the voice's pitch, 0 to 1.
     fps : float
     seed : int
         Of grain and noise.
@@ -75,16 +75,15 @@ def frames(video: NDArray[np.float64], random: np.random.Generator) -> Iterator[
 def sound_blocks(
     audio: NDArray[np.float64], *, fps: float, random: np.random.Generator
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield a frame's worth of stereo sound: a tone with a speech-like envelope, and noise."""
+    """Yield a frame's worth of stereo sound: a voice-like tone that comes and goes, and noise."""
     phase, done = 0.0, 0
-    for number, (loudness, noisiness, pitch) in enumerate(audio, start=1):
+    for number, (voice, noise, pitch) in enumerate(audio, start=1):
         count = round(number * SOUND_RATE / fps) - done
         time = (done + np.arange(count)) / SOUND_RATE
-        step = 2 * np.pi * 110 * 2 ** (4 * pitch) / SOUND_RATE
+        step = 2 * np.pi * 200 * 2 ** (0.5 * pitch) / SOUND_RATE
         tone = np.sin(phase + step * np.arange(count))
         phase = (phase + step * count) % (2 * np.pi)
         envelope = 0.7 + 0.3 * np.sin(2 * np.pi * 4 * time)
-        noise = random.standard_normal(count) / 3
-        wave = loudness**2 * ((1 - noisiness) * tone * envelope + noisiness * noise)
+        wave = 0.6 * voice * tone * envelope + 0.22 * noise * random.standard_normal(count)
         done += count
         yield np.stack([wave, wave]).astype(np.float32)

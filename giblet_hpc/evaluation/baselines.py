@@ -15,7 +15,7 @@ from giblet_hpc.config import Ridge, RunConfig
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
 from giblet_hpc.training.data import StudyArrays
-from giblet_hpc.training.fitted import CODES, Fitted, rows_of
+from giblet_hpc.training.fitted import Fitted, rows_of, sound_vectors
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 12.0
@@ -28,12 +28,16 @@ def delays_of(ridge: Ridge, tr: float) -> tuple[int, ...]:
 
 
 def modality_features(
-    name: str, stimulus: NDArray[Any], text: NDArray[np.float32] | None
+    name: str,
+    stimulus: NDArray[Any],
+    *,
+    text: NDArray[np.float32] | None,
+    codebooks: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]:
     """Return one modality's features of each TR, (trs, columns), before principal components.
 
-    The mean frame's pixels; counts of each audio code, or the mean log-mel column; the text
-    features.
+    The mean frame's pixels; mean and deviation over a TR of what the audio codes stand for, or
+    the mean log-mel column; the text features.
     """
     if name == "text":
         return stimulus if text is None else text
@@ -41,11 +45,12 @@ def modality_features(
         return stimulus.mean(axis=1, dtype=np.float32).reshape(len(stimulus), -1) / 255
     if stimulus.dtype != np.int16:
         return np.asarray(stimulus.mean(axis=2), dtype=np.float32)
-    trs, codebooks, _ = stimulus.shape
-    offsets = np.arange(trs * codebooks).reshape(trs, codebooks, 1) * CODES
-    counts = np.bincount((stimulus + offsets).ravel(), minlength=trs * codebooks * CODES)
-    # Square roots make counts' variance the same at every rate.
-    return np.sqrt(counts.reshape(trs, codebooks * CODES)).astype(np.float32)
+    assert codebooks is not None
+    rows = []
+    for row in stimulus:
+        vectors = sound_vectors(row[None], codebooks)[0]
+        rows.append(np.concatenate([vectors.mean(axis=0), vectors.std(axis=0)]))
+    return np.stack(rows)
 
 
 def principal_features(
@@ -65,7 +70,12 @@ def principal_features(
     columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in study.runs}
     for modality in config.features.modalities:
         features = {
-            name: modality_features(modality, run.stimulus[modality], text and text[name])
+            name: modality_features(
+                modality,
+                run.stimulus[modality],
+                text=text[name] if text else None,
+                codebooks=study.codebooks,
+            )
             for name, run in study.runs.items()
         }
         training = rows_of([features[b.run][b.start : b.stop] for b in blocks])

@@ -18,6 +18,7 @@ from giblet_hpc.extract.audio import SAMPLE_RATE, Encoder, LogMel
 UNTRAINED = "untrained"
 UNTRAINED_SEED = 20171
 CODEBOOK_SIZE = 1024
+CODE_DIMENSIONS = 128
 
 
 def codebooks(options: AudioFeatures) -> int:
@@ -67,6 +68,11 @@ def make_encoder(options: AudioFeatures) -> Encoder:
     """Return the encoder that the config asks for."""
     if options.kind == "mel":
         return LogMel(options.mel_bands)
+    return make_codec(options)
+
+
+def make_codec(options: AudioFeatures) -> TransformersCodec | EncodecPackage:
+    """Return the EnCodec implementation that the config asks for."""
     if options.backend == "encodec":
         return EncodecPackage(options)
     return TransformersCodec(options)
@@ -103,6 +109,11 @@ class TransformersCodec:
         codes = self.model.encode(values, bandwidth=self._bandwidth).audio_codes
         result: NDArray[np.int16] = codes[0, 0].to(torch.int16).cpu().numpy()
         return result
+
+    def codebooks(self) -> NDArray[np.float32]:
+        """Return the vectors that the codes stand for: (codebooks, 1024, 128)."""
+        layers = self.model.quantizer.layers[: self.rows]
+        return np.stack([layer.codebook.embed.cpu().numpy() for layer in layers])
 
     @torch.inference_mode()
     def decode(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
@@ -148,6 +159,11 @@ class EncodecPackage:
         codes = self.model.encode(values)[0][0]
         result: NDArray[np.int16] = codes[0].to(torch.int16).cpu().numpy()
         return result
+
+    def codebooks(self) -> NDArray[np.float32]:
+        """Return the vectors that the codes stand for: (codebooks, 1024, 128)."""
+        layers = self.model.quantizer.vq.layers[: self.rows]
+        return np.stack([layer._codebook.embed.cpu().numpy() for layer in layers])
 
 
 def untrained_codec(used_codebooks: int) -> Any:

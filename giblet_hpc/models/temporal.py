@@ -8,8 +8,6 @@ reconstructed and, over past TRs, turned into voxels.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -20,10 +18,11 @@ from giblet_hpc.models.shapes import Batch, Output, Shapes
 
 STRIDE = 16
 PATCHES = 8
+CODE_DIMENSIONS = 128
 
 
 class FrameEncoder(nn.Module):
-    """One small CNN for every frame, then learned mixes over the frames of a TR.
+    """One small CNN and a linear map of coarse colours for every frame, mixed over a TR.
 
     Parameters
     ----------
@@ -47,6 +46,8 @@ class FrameEncoder(nn.Module):
             nn.Flatten(),
             nn.LazyLinear(width),
         )
+        cells = -(-rows // STRIDE) * -(-columns // STRIDE)
+        self.grid = nn.Linear(3 * cells, width)
         with torch.no_grad():
             self.layers(torch.zeros(1, 3, rows, columns))
         self.mix = nn.Parameter(_mixes(frames))  # (2, F)
@@ -58,7 +59,9 @@ class FrameEncoder(nn.Module):
     def forward(self, video: torch.Tensor) -> torch.Tensor:
         """Encode (B, W, F, H, X, 3) uint8 to (B, W, width)."""
         pixels = (video.flatten(0, 2).permute(0, 3, 1, 2).float() / 255 - self.mean) / self.scale
-        frames = self.layers(pixels).unflatten(0, video.shape[:3])  # (B, W, F, width)
+        coarse = functional.avg_pool2d(pixels, STRIDE, ceil_mode=True).flatten(1)
+        encoded = self.layers(pixels) + self.grid(coarse)
+        frames = encoded.unflatten(0, video.shape[:3])  # (B, W, F, width)
         mixed = torch.einsum("bwfd,mf->bwmd", frames, self.mix.to(frames.dtype))
         return self.join(mixed.flatten(2))
 
@@ -70,33 +73,43 @@ def _mixes(frames: int) -> torch.Tensor:
 
 
 class CodeEncoder(nn.Module):
-    """An embedding for each code of each codebook, averaged over the frames of eighths of a TR.
+    """What the codes stand for, standardised: its mean and spread over a TR, and learned features.
+
+    Codes are looked up in the codec's own codebooks rather than in a table to be learned: a film
+    shows most of the 1024 codes of a codebook too rarely.
 
     Parameters
     ----------
     audio : tuple of int
         (Q, C).
-    codes, code_width, width : int
+    codes, dimensions : int
+        Entries of a codebook and the width of its vectors.
+    code_width, width : int
     """
 
-    def __init__(self, audio: tuple[int, int], *, codes: int, code_width: int, width: int) -> None:
+    codebooks: torch.Tensor
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(
+        self, audio: tuple[int, int], *, codes: int, dimensions: int, code_width: int, width: int
+    ) -> None:
         super().__init__()
-        self.codebooks, self.frames = audio
-        self.codes = codes
-        self.embed = nn.Embedding(self.codebooks * codes, code_width)
-        self.parts = min(PATCHES, self.frames)
-        self.join = nn.Linear((self.parts + 1) * code_width, width)
+        self.register_buffer("codebooks", torch.zeros(audio[0], codes, dimensions))
+        self.register_buffer("mean", torch.zeros(dimensions))
+        self.register_buffer("deviation", torch.ones(dimensions))
+        self.hidden = nn.Linear(dimensions, code_width)
+        self.join = nn.Linear(2 * dimensions + code_width, width)
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
         """Encode (B, W, Q, C) int16 to (B, W, width)."""
-        offsets = torch.arange(self.codebooks, device=audio.device)[:, None] * self.codes
-        vectors = self.embed(audio.long() + offsets).sum(2)  # (B, W, C, code_width)
-        size = self.frames // self.parts
-        cut = vectors[:, :, : size * self.parts].unflatten(2, (self.parts, size)).mean(3)
-        whole = vectors.mean(2, keepdim=True)
-        # A mean of n frames is sqrt(n) smaller than one frame.
-        pooled = torch.cat([whole * math.sqrt(self.frames), cut * math.sqrt(size)], 2)
-        return self.join(pooled.flatten(2))
+        vectors = torch.stack(
+            [book[audio[:, :, number].long()] for number, book in enumerate(self.codebooks)]
+        ).sum(0)  # (B, W, C, dimensions)
+        sound = (vectors - self.mean) / self.deviation
+        learned = functional.gelu(self.hidden(sound)).mean(2)
+        spread = sound.var(2, unbiased=False).add(1e-4).sqrt()
+        return self.join(torch.cat([sound.mean(2), spread, learned], 2))
 
 
 class VectorEncoder(nn.Module):
@@ -275,6 +288,7 @@ class TemporalNet(nn.Module):
             return CodeEncoder(
                 shapes.audio,
                 codes=shapes.codes,
+                dimensions=CODE_DIMENSIONS,
                 code_width=options.code_width,
                 width=options.width,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
@@ -47,26 +48,32 @@ def main() -> int:
     log.setup(rank)
     paths = RunPaths(arguments.run)
     if rank == 0:
-        paths.update_state(arguments.stage, status="running", pid=os.getpid(), reason="")
+        paths.update_state(arguments.stage, status="running", pid=os.getpid(), reason="", hint="")
     try:
         finished = run_stage(arguments.stage, paths, rebuild=arguments.rebuild)
     except GibletError as error:
         return _fail(error, paths, arguments.stage, rank)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
+            _note_bug(error, paths, arguments.stage)
             raise
         full = StoreError(
             f"the disk is full or the quota is used up: {error.filename or error}",
             hint="free some space and give the same command again; finished work is kept",
         )
         return _fail(full, paths, arguments.stage, rank)
+    except Exception as error:
+        _note_bug(error, paths, arguments.stage)
+        raise
     if rank == 0:
         paths.update_state(arguments.stage, status="complete" if finished else "stopped")
     return 0
 
 
 def _fail(error: GibletError, paths: RunPaths, stage: Stage, rank: int) -> int:
-    sys.stderr.write(f"{error.render()}\n")
+    # A supervisor shows the reason itself, once for all ranks.
+    if "GIBLET_SUPERVISED" not in os.environ:
+        sys.stderr.write(f"{error.render()}\n")
     try:
         # Any rank may be the one that saw the reason.
         paths.update_state(
@@ -80,6 +87,13 @@ def _fail(error: GibletError, paths: RunPaths, stage: Stage, rank: int) -> int:
     except OSError:
         sys.stderr.write("the run's state could not be written either\n")
     return error.exit_code
+
+
+def _note_bug(error: Exception, paths: RunPaths, stage: Stage) -> None:
+    """Record an error that is not the user's; its traceback goes to the log."""
+    with contextlib.suppress(OSError):
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        paths.update_state(stage, status="failed", reason=reason, hint="", exit_code=1)
 
 
 if __name__ == "__main__":

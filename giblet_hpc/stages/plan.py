@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from giblet_hpc import timing
-from giblet_hpc.config import RunConfig, ScanRun
+from giblet_hpc.config import AudioFeatures, RunConfig, ScanRun
 from giblet_hpc.config_io import plain
 from giblet_hpc.errors import DataError
 from giblet_hpc.extract import annotations, audio, bold, codec, text, video
@@ -163,6 +163,16 @@ def stimulus_parts(config: RunConfig, plan: StudyPlan, digests: Digests) -> list
         if config.features.text:
             parts.append(_text_part(config, run, plan, words))
     return parts
+
+
+def codebooks_part(options: AudioFeatures) -> Part:
+    """Return the part of the vectors that audio codes stand for."""
+    return Part(
+        "codebooks",
+        (codec.codebooks(options), codec.CODEBOOK_SIZE, codec.CODE_DIMENSIONS),
+        "float32",
+        {"features.audio": plain(options), "code": code_digest(codec)},
+    )
 
 
 def _film_inputs(config: RunConfig, run: ScanRun, digests: Digests) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def run(config: RunConfig, paths: RunPaths, *, rebuild: bool = False) -> None:
     for (subject, run_name), parts in scans.items():
         _write_scans(config, store, parts, mask=mask, subject=subject, run_name=run_name)
         beat.beat(phase=f"bold {subject} {run_name}")
+    _write_codebooks(config, store, rebuild=rebuild)
     writers = {"video": _write_video, "audio": _write_audio, "text": _write_text}
     by_name = {scan_run.name: scan_run for scan_run in config.study.runs}
     for part in stimulus:
@@ -267,6 +268,17 @@ def _write_audio(
             del spans[shard]
             window = starts[part.rows(shard), None] + np.arange(count)[None]
             store.write_shard(part, shard, columns[:, window].transpose(1, 0, 2))
+
+
+def _write_codebooks(config: RunConfig, store: FeatureStore, *, rebuild: bool) -> None:
+    """Write the vectors that the audio codes stand for."""
+    options = config.features.audio
+    if options is None or options.kind != "codes":
+        return
+    part = planning.codebooks_part(options)
+    store.plan([part], rebuild=rebuild)
+    if store.missing(part):
+        store.write(part, codec.make_codec(options).codebooks())
 
 
 def _write_text(

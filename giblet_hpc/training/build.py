@@ -49,6 +49,9 @@ def _install_estimates(model: TemporalNet, fitted: Fitted) -> None:
             encoder.scale.copy_(value(f"{name}_variance").sqrt())
         else:
             assert isinstance(encoder, CodeEncoder)
+            encoder.codebooks.copy_(value("sound_codebooks"))
+            encoder.mean.copy_(value("sound_mean"))
+            encoder.deviation.copy_(value("sound_deviation"))
     for name, decoder in model.decoders.items():
         if isinstance(decoder, VideoDecoder):
             decoder.mean.copy_(value("video_mean"))

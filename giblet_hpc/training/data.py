@@ -41,6 +41,8 @@ class StudyArrays:
     affine: NDArray[np.float64]
     words: tuple[str, ...]
     """Vocabulary of the text's word counts; empty for embeddings."""
+    codebooks: NDArray[np.float32] | None
+    """(Q, 1024, 128): the vectors that audio codes stand for; None without codes."""
 
     @property
     def voxels(self) -> int:
@@ -74,6 +76,7 @@ def load_study(config: RunConfig, *, per_subject: bool | None = None) -> StudyAr
         }
         bold, valid = _read_scans(store, subjects, run.name, separate=separate)
         runs[run.name] = RunArrays(stimulus, *unshifted(bold, valid, config.bold.shifted_trs))
+    audio = config.features.audio
     words: tuple[str, ...] = ()
     if config.features.text:
         words = tuple(store.part(f"stimulus/{first}/text").attributes["words"])
@@ -83,6 +86,7 @@ def load_study(config: RunConfig, *, per_subject: bool | None = None) -> StudyAr
         store.read("mask").astype(bool),
         np.array(store.part("mask").attributes["affine"]),
         words,
+        store.read("codebooks") if audio and audio.kind == "codes" else None,
     )
 
 

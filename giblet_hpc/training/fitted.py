@@ -98,6 +98,8 @@ def fit(config: RunConfig, study: StudyArrays, blocks: Sequence[Block]) -> Fitte
     if config.features.audio:
         fit_audio = _fit_codes if config.features.audio.kind == "codes" else _fit_mel
         values |= fit_audio(training("audio"))
+        if study.codebooks is not None:
+            values |= _fit_sound(training("audio"), study.codebooks)
     if config.features.text:
         rows = training("text")
         if config.features.text.encoder == LSA:
@@ -142,6 +144,33 @@ def _fit_codes(rows: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
         "audio_log_probability": logarithm.astype(np.float32),
         "audio_entropy": np.maximum(cost, SMALLEST_VARIANCE),
         "audio_variance": _variance(rows.astype(np.float32)),
+    }
+
+
+def sound_vectors(
+    codes: NDArray[np.int16], codebooks: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return what codes (trs, Q, C) stand for: the sum of their vectors, (trs, C, 128)."""
+    total = np.zeros((codes.shape[0], codes.shape[2], codebooks.shape[2]), dtype=np.float32)
+    for number, book in enumerate(codebooks):
+        total += book[codes[:, number]]
+    return total
+
+
+def _fit_sound(
+    rows: NDArray[np.int16], codebooks: NDArray[np.float32]
+) -> dict[str, NDArray[Any]]:
+    total, squares, count = 0.0, 0.0, 0
+    for row in rows:
+        vectors = sound_vectors(row[None], codebooks)[0].astype(np.float64)
+        total, squares = total + vectors.sum(0), squares + (vectors**2).sum(0)
+        count += len(vectors)
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, SMALLEST_VARIANCE)
+    return {
+        "sound_codebooks": codebooks,
+        "sound_mean": np.asarray(mean, dtype=np.float32),
+        "sound_deviation": np.sqrt(variance).astype(np.float32),
     }
 
 
