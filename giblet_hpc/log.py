@@ -22,9 +22,7 @@ def setup(rank: int = 0) -> None:
     """
     prefix = "" if rank == 0 else f"[rank {rank}] "
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        logging.Formatter(f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S")
-    )
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {prefix}%(message)s", datefmt="%H:%M:%S"))
     logger = logging.getLogger("giblet_hpc")
     logger.handlers[:] = [handler]
     logger.propagate = False

@@ -70,8 +70,7 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
         folds = [_runs_fold(split, whole, test=split.test_runs, name="")]
     else:
         folds = [
-            _runs_fold(split, whole, test=(block.run,), name=f"test-{block.run}")
-            for block in whole
+            _runs_fold(split, whole, test=(block.run,), name=f"test-{block.run}") for block in whole
         ]
     for fold in folds:
         for part in ("train", "validation", "test"):

@@ -214,9 +214,7 @@ class FeatureStore:
 
     def missing(self, part: Part) -> list[int]:
         """Return the shards without a valid commit record, checking size and sha256."""
-        return [
-            shard for shard in range(part.shards) if self._problem(part, shard, deep=True)
-        ]
+        return [shard for shard in range(part.shards) if self._problem(part, shard, deep=True)]
 
     def _problem(self, part: Part, shard: int, *, deep: bool) -> str:
         """Say what is wrong with a shard; empty when it is committed and good."""
@@ -275,7 +273,7 @@ class FeatureStore:
             self.write_shard(part, shard, values[part.rows(shard)])
 
     def _array(self, name: str, *, mode: str) -> Any:
-        return zarr.open_array(self.path, path=name, mode=mode)  # type: ignore[arg-type]
+        return zarr.open_array(self.path, path=name, mode=mode)
 
     def read(self, name: str) -> NDArray[Any]:
         """Read a whole part into memory, shard by shard, each chunk checked by its crc32c.

@@ -23,6 +23,7 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import atomic_path, write_json
 from giblet_hpc.log import progress
 from giblet_hpc.synthetic_film import write_film
+import itertools
 
 REGIONS = ("video", "audio", "text", "all", "none")
 TOPICS = {
@@ -114,7 +115,7 @@ def _wandering(
     """A course that jumps at cuts and drifts between them, 0 to 1."""
     values = np.zeros(count)
     edges = _steps(count, shortest, longest, random)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         level, drift = random.uniform(0.1, 0.9), random.uniform(-0.25, 0.25)
         values[start:stop] = np.clip(level + drift * np.linspace(0, 1, stop - start), 0, 1)
     return values
@@ -129,7 +130,7 @@ def _latents(trs: int, spec: StudySpec, random: np.random.Generator) -> Latents:
     topics = np.zeros(trs, dtype=np.int64)
     edges = _steps(trs, 2, 6, random)
     segments = []
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         topic = int(random.integers(len(names)))
         topics[start:stop] = topic
         words = [*random.choice(TOPICS[names[topic]].split(), 5), *random.choice(COMMON, 4)]
@@ -156,8 +157,8 @@ def _write_sheet(
         if number == 0:
             end = spec.runs[0] * spec.tr
             for extra in (0, 2):
-                times = [end + extra, end + extra + 2, None, None]
-                rows.append([len(rows) + 1, *times, "credits roll", "", "street", "Yes"])
+                unscanned = [end + extra, end + extra + 2, None, None]
+                rows.append([len(rows) + 1, *unscanned, "credits roll", "", "street", "Yes"])
         offset += spec.runs[number]
     columns = [
         "Segment Number",
@@ -280,13 +281,13 @@ def _save(
 ) -> None:
     volume = np.zeros((*brain.shape, len(courses)), dtype=np.float32)
     volume[brain] = courses.T
-    image = nibabel.Nifti1Image(volume, affine)  # type: ignore[attr-defined]
+    image = nibabel.Nifti1Image(volume, affine)
     image.header.set_zooms((3.0, 3.0, 3.0, tr))
     image.header.set_xyzt_units("mm", "sec")
     with atomic_path(path) as temporary:
-        nibabel.save(image, temporary)  # type: ignore[attr-defined]
+        nibabel.save(image, temporary)
 
 
 def _save_volume(path: Path, volume: NDArray[Any], affine: NDArray[np.float64]) -> None:
     with atomic_path(path) as temporary:
-        nibabel.save(nibabel.Nifti1Image(volume, affine), temporary)  # type: ignore[attr-defined]
+        nibabel.save(nibabel.Nifti1Image(volume, affine), temporary)

@@ -16,6 +16,7 @@ from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
 from giblet_hpc.training.data import StudyArrays
 from giblet_hpc.training.fitted import Fitted, rows_of, sound_vectors
+import itertools
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 12.0
@@ -167,5 +168,5 @@ def purged_blocks(
     rows = np.arange(trs)
     return [
         (rows[(rows < start - purge) | (rows >= stop + purge)], rows[start:stop])
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in itertools.pairwise(edges)
     ]

@@ -36,7 +36,7 @@ def pairwise_correlation(
     """
     count = len(scans)
     assert count >= 2, count
-    common = valid.all(axis=0)
+    common = np.asarray(valid.all(axis=0))
     total = np.zeros(scans.shape[1:], dtype=np.float64)
     varying = np.zeros(scans.shape[2], dtype=np.int64)
     for subject in scans:

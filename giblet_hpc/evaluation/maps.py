@@ -34,7 +34,7 @@ def save_map(
     """
     grid = Grid(mask.shape, tuple(tuple(float(v) for v in row) for row in affine))
     with atomic_path(path) as temporary:
-        nibabel.save(to_image(values, mask, grid), temporary)  # type: ignore[attr-defined]
+        nibabel.save(to_image(values, mask, grid), temporary)
 
 
 def slices_figure(values: NDArray[np.floating], mask: NDArray[np.bool_], *, title: str) -> Any:

@@ -63,7 +63,7 @@ def predict_test(trainer: Trainer, folder: Path) -> None:
             figures["audio_top1_unigram"] = float(totals[-1] / totals[-3])
         write_with(
             folder / "reconstruction.npz",
-            lambda handle: np.savez(handle, **figures),  # type: ignore[arg-type]
+            lambda handle: np.savez(handle, **figures),
         )
         _assemble(folder, windows, trainer.fold.test, world.size)
     world.wait()

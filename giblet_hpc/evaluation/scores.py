@@ -13,6 +13,7 @@ from giblet_hpc.evaluation import metrics
 from giblet_hpc.splits import Block
 from giblet_hpc.training.data import StudyArrays
 from giblet_hpc.training.fitted import rows_of
+import itertools
 
 Maps = dict[str, NDArray[np.float64]]
 
@@ -20,7 +21,7 @@ Maps = dict[str, NDArray[np.float64]]
 def test_rows(blocks: Sequence[Block]) -> list[slice]:
     """Return the rows of each run among the test TRs, one after the other."""
     edges = np.cumsum([0, *(block.trs for block in blocks)])
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def score_maps(

@@ -141,7 +141,7 @@ def _concatenated_spans(runs: Sequence[ScanRun]) -> dict[str, slice]:
 def _open(path: Path) -> Any:
     require_file(path, what="scan")
     try:
-        return nibabel.load(path)  # type: ignore[attr-defined]
+        return nibabel.load(path)
     except (nibabel.filebasedimages.ImageFileError, OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read {path} as NIfTI: {error}") from None
 
@@ -302,9 +302,7 @@ def standardise(
     return scores, np.stack([mean, deviation]).astype(np.float32)
 
 
-def restore(
-    scores: NDArray[np.float32], statistics: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def restore(scores: NDArray[np.float32], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
     """Undo :func:`standardise` with its saved statistics."""
     return np.asarray(scores * statistics[1] + statistics[0], dtype=np.float32)
 
@@ -325,4 +323,4 @@ def to_image(values: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> Any:
     """
     volume = np.zeros((*grid.shape, *values.shape[:-1]), dtype=np.float32)
     volume[mask] = values.T
-    return nibabel.Nifti1Image(volume, np.array(grid.affine))  # type: ignore[attr-defined]
+    return nibabel.Nifti1Image(volume, np.array(grid.affine))

@@ -53,7 +53,7 @@ def word_counts(
     counts = counter.transform([segment.text for segment in segments])
     overlap = segment_overlap(segments, trs)
     rows = np.asarray(overlap @ counts.toarray().astype(np.float32), dtype=np.float32)
-    return _filled(rows, overlap.any(axis=1)) if forward_fill else rows
+    return _filled(rows, np.asarray(overlap.any(axis=1))) if forward_fill else rows
 
 
 def place_embeddings(
@@ -87,7 +87,7 @@ def place_embeddings(
         found = np.flatnonzero(overlap[tr])[:slots]
         rows[tr, : len(found)] = embeddings[found]
     flat = rows.reshape(trs, slots * width)
-    return _filled(flat, overlap.any(axis=1)) if forward_fill else flat
+    return _filled(flat, np.asarray(overlap.any(axis=1))) if forward_fill else flat
 
 
 def _filled(rows: NDArray[np.float32], covered: NDArray[np.bool_]) -> NDArray[np.float32]:

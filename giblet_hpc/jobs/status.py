@@ -36,13 +36,15 @@ def choose_run(folder: Path, name: str | None) -> RunPaths:
         raise ConfigError(
             f"no runs in {folder}", hint="start one: giblet-hpc submit pipeline --config FILE"
         )
-    return max(runs, key=lambda run: (run.state if run.state.is_file() else run.config).stat().st_mtime)
+    return max(
+        runs, key=lambda run: (run.state if run.state.is_file() else run.config).stat().st_mtime
+    )
 
 
 def describe(paths: RunPaths) -> dict[str, Any]:
     """Return where a run stands: its stages, and what to type next."""
     live = running(paths)
-    stages = {}
+    stages: dict[str, Any] = {}
     for stage in STAGES:
         state = dict(paths.stage_state(stage))
         if state.get("status") in ("queued", "running") and live is None:
@@ -85,7 +87,9 @@ def as_text(facts: dict[str, Any]) -> str:
             detail.append(f"{state.get('age_seconds', 0)} s ago")
         if state.get("reason") and state["status"] == "failed":
             detail.append(state["reason"].splitlines()[0])
-        lines.append(f"  {stage:<11}{state['status']:<13}{', '.join(filter(None, detail))}".rstrip())
+        lines.append(
+            f"  {stage:<11}{state['status']:<13}{', '.join(filter(None, detail))}".rstrip()
+        )
     if facts["report"]:
         lines.append(f"  report     {facts['report']}")
     if facts["next"]:

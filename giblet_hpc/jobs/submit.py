@@ -18,6 +18,7 @@ from giblet_hpc.jobs.supervisor import StageJob
 from giblet_hpc.runs import STAGES, RunPaths, Stage
 
 LONGEST_MINUTES = 14 * 24 * 60
+START_SECONDS = 60.0
 
 
 def stages_of(name: str) -> tuple[Stage, ...]:
@@ -33,12 +34,16 @@ def remaining(paths: RunPaths, stages: Sequence[Stage]) -> tuple[Stage, ...]:
 
 
 def running(paths: RunPaths) -> Stage | None:
-    """Return the stage that a live supervisor on this machine works on."""
+    """Return the stage that a live supervisor on this machine works on, or is about to."""
     for stage in STAGES:
         state = paths.stage_state(stage)
         if state.get("status") not in ("queued", "running"):
             continue
-        if state.get("host") == socket.gethostname() and _alive(int(state.get("supervisor", 0))):
+        if state.get("host") != socket.gethostname():
+            continue
+        process = int(state.get("supervisor", 0))
+        just_queued = process == 0 and time.time() - state["heartbeat"] < START_SECONDS
+        if just_queued or _alive(process):
             return stage
     return None
 
@@ -87,12 +92,11 @@ def submit_local(job: StageJob, *, gpus: int) -> str:
     executor = LocalExecutor(folder=paths.jobs)
     executor.update_parameters(timeout_min=LONGEST_MINUTES, gpus_per_node=gpus)
     for stage in job.stages:
-        paths.update_state(stage, status="queued", reason="", hint="")
+        paths.update_state(
+            stage, status="queued", host=socket.gethostname(), supervisor=0, reason="", hint=""
+        )
     with _detached(paths.jobs / "controller.log"):
         submitted = executor.submit(job)
-    paths.update_state(
-        job.stages[0], host=socket.gethostname(), supervisor=int(submitted.job_id)
-    )
     return str(submitted.job_id)
 
 
@@ -136,24 +140,6 @@ def dry_run(job: StageJob) -> str:
         command = stage_command(stage, job_folder(job), ranks=job.ranks, rebuild=job.rebuild)
         lines.append(f"# {stage}\n{variables} \\\n  {shlex.join(command)}")
     return "\n".join(lines)
-
-
-def wait_for(paths: RunPaths, stages: Sequence[Stage], *, seconds: float = 0.5) -> None:
-    """Wait until a submitted job has ended."""
-    while True:
-        states = [paths.stage_state(stage) for stage in stages]
-        done = [state.get("status") == "complete" for state in states]
-        ended = [state.get("status") in ("failed", "stopped") for state in states]
-        if all(done) or any(ended):
-            return
-        if running(paths) is None:
-            # The controller may have ended between two looks.
-            time.sleep(seconds)
-            if running(paths) is None and not all(
-                paths.stage_state(s).get("status") == "complete" for s in stages
-            ):
-                return
-        time.sleep(seconds)
 
 
 def cancel_local(paths: RunPaths) -> None:

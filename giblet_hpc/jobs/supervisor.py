@@ -49,12 +49,16 @@ class StageJob:
         paths = RunPaths(Path(self.run_folder))
         code = 0
         for stage in self.stages:
+            paths.update_state(stage, supervisor=os.getpid())
+        for stage in self.stages:
             attempt = next_attempt(paths)
             with (attempt / "node-0.log").open("w") as output:
                 code = supervise(
                     stage, paths, ranks=self.ranks, rebuild=self.rebuild, output=output
                 )
             if paths.stage_state(stage).get("status") != "complete":
+                for later in self.stages[self.stages.index(stage) + 1 :]:
+                    paths.update_state(later, status="not started")
                 break
         return code
 
@@ -168,7 +172,9 @@ def _settle(stage: Stage, paths: RunPaths, code: int) -> int:
         return 0
     if status != "failed":
         reason = (
-            f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            f"killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended with exit code {code}"
         )
         paths.update_state(stage, status="failed", reason=f"{stage} {reason}", hint="", exit_code=1)
     return int(paths.stage_state(stage).get("exit_code", 1))

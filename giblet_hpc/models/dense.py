@@ -59,9 +59,7 @@ class Encoder(nn.Module):
             nn.Linear(8000, bottleneck),
             nn.BatchNorm1d(bottleneck),
         )
-        self.voxels = nn.Sequential(
-            *block(bottleneck, 16384, 0.3), nn.Linear(16384, shapes.voxels)
-        )
+        self.voxels = nn.Sequential(*block(bottleneck, 16384, 0.3), nn.Linear(16384, shapes.voxels))
 
     def forward(
         self, video: torch.Tensor, audio: torch.Tensor, text: torch.Tensor

@@ -214,9 +214,7 @@ class CodeDecoder(nn.Module):
     bottleneck, codes, width : int
     """
 
-    def __init__(
-        self, audio: tuple[int, int], *, bottleneck: int, codes: int, width: int
-    ) -> None:
+    def __init__(self, audio: tuple[int, int], *, bottleneck: int, codes: int, width: int) -> None:
         super().__init__()
         codebooks, frames = audio
         self.parts = min(PATCHES, frames)
@@ -229,8 +227,8 @@ class CodeDecoder(nn.Module):
     def set_unigram(self, log_probability: torch.Tensor) -> None:
         """Start at the training frequencies: (Q, codes), natural logarithms."""
         for head, values in zip(self.logits, log_probability, strict=True):
-            head.bias.data.copy_(values)  # type: ignore[union-attr,operator]
-            head.weight.data.mul_(0.1)  # type: ignore[union-attr,operator]
+            head.bias.data.copy_(values)
+            head.weight.data.mul_(0.1)
 
     def forward(self, bottleneck: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Decode (B, L, Z) at ``frames`` (n,) to (B, L, n, Q, codes)."""

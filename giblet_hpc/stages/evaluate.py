@@ -72,7 +72,9 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
             predict_test(trainer, folder)
         if everyone is not None:
             beat.beat(phase=f"scoring {fold.name}")
-            results.append(_score(config, paths, trainer, fold, (study, everyone), fitted, manifest))
+            results.append(
+                _score(config, paths, trainer, fold, (study, everyone), fitted, manifest)
+            )
     if world.is_main:
         _write_results(config, paths, results)
     world.wait()
@@ -123,9 +125,7 @@ def _score(
     figures = [samples.sample_figure(trainer, study, p, predictions["model"]) for p in places]
     pictures = [drawing.slices_figure(arrays["model_r"].mean(0), study.mask, title="model r")]
     if "ceiling" in arrays:
-        pictures.append(
-            drawing.slices_figure(arrays["ceiling"], study.mask, title="noise ceiling")
-        )
+        pictures.append(drawing.slices_figure(arrays["ceiling"], study.mask, title="noise ceiling"))
     return {
         **rows,
         "reconstruction": reconstruction,
@@ -205,7 +205,7 @@ def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None
     path = config.study.root / config.evaluate.best_r
     if not path.is_file():
         raise DataError(f"evaluate.best_r not found: {path}")
-    volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)  # type: ignore[attr-defined]
+    volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)
     values: NDArray[np.float64] = volume[study.mask].T
     return values[: len(study.subjects)]
 

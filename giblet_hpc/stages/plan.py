@@ -17,7 +17,8 @@ from giblet_hpc import timing
 from giblet_hpc.config import AudioFeatures, RunConfig, ScanRun
 from giblet_hpc.config_io import plain
 from giblet_hpc.errors import DataError
-from giblet_hpc.extract import annotations, audio, bold, codec, text, video
+from giblet_hpc.extract import annotations as sheets
+from giblet_hpc.extract import audio, bold, codec, text, video
 from giblet_hpc.files import read_json, sha256_file, sha256_json, write_json
 from giblet_hpc.store import RECORDS, FeatureStore, Part
 
@@ -65,7 +66,7 @@ def survey(config: RunConfig) -> StudyPlan:
     }
     options = config.features.video
     fps = (options.fps if options else None) or next((film.fps for film in films.values()), 0.0)
-    segments = annotations.read_segments(config.study, lengths) if config.features.text else {}
+    segments = sheets.read_segments(config.study, lengths) if config.features.text else {}
     return StudyPlan(subjects, lengths, grid, fps, segments)
 
 
@@ -236,7 +237,7 @@ def _text_part(config: RunConfig, run: ScanRun, plan: StudyPlan, words: list[str
             "segments": sha256_json([list(segment) for segment in plan.segments[run.name]]),
             "vocabulary": sha256_json(words) if counted else "",
             "features.text": settings,
-            "code": code_digest(annotations, text, timing),
+            "code": code_digest(sheets, text, timing),
         },
         {"encoder": options.encoder, "words": words if counted else []},
     )
@@ -258,7 +259,11 @@ def mask_part(config: RunConfig, plan: StudyPlan, digests: Digests) -> Part:
     else:
         provenance["mask"] = digests.of(config.study.root / config.bold.mask)
     return Part(
-        "mask", plan.grid.shape, "uint8", provenance, {"affine": np.array(plan.grid.affine).tolist()}
+        "mask",
+        plan.grid.shape,
+        "uint8",
+        provenance,
+        {"affine": np.array(plan.grid.affine).tolist()},
     )
 
 

@@ -160,9 +160,7 @@ def _write_scans(
     if config.bold.confounds:
         table = planning.confounds_path(config, subject, run_name)
         confounds = bold.read_confounds(table, config.bold.confound_columns)[:valid]
-    cleaned = bold.clean(
-        courses[:valid], bold=config.bold, tr=config.study.tr, confounds=confounds
-    )
+    cleaned = bold.clean(courses[:valid], bold=config.bold, tr=config.study.tr, confounds=confounds)
     scores = np.zeros(scores_part.shape, dtype=np.float32)
     scores[:valid], statistics = bold.standardise(cleaned)
     store.write(statistics_part, statistics)
@@ -261,7 +259,9 @@ def _write_audio(
         width = (len(sound) - skip) // audio.HOP
         if any(a < done + width and done < b for a, b in spans.values()):
             encoded = encoder(sound)
-            columns[:, done : done + width] = encoded[:, skip // audio.HOP : skip // audio.HOP + width]
+            columns[:, done : done + width] = encoded[
+                :, skip // audio.HOP : skip // audio.HOP + width
+            ]
         done += width
         beat.beat(phase=f"audio {scan_run.name}")
         for shard in [s for s, (_, end) in spans.items() if end <= done]:

@@ -1,7 +1,7 @@
 """Checkpoints: whole or absent, verified by sha256, the last few and the best kept.
 
-    checkpoints/step-00000480/{state.pt,manifest.json}   committed by renaming the folder
-    checkpoints/latest, checkpoints/best                 text files with a folder's name
+checkpoints/step-00000480/{state.pt,manifest.json}   committed by renaming the folder
+checkpoints/latest, checkpoints/best                 text files with a folder's name
 """
 
 from __future__ import annotations

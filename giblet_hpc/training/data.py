@@ -142,9 +142,7 @@ class Window(NamedTuple):
     """First target TR, in the run."""
 
 
-def epoch_windows(
-    blocks: Sequence[Block], trs: int, *, seed: int, epoch: int
-) -> list[Window]:
+def epoch_windows(blocks: Sequence[Block], trs: int, *, seed: int, epoch: int) -> list[Window]:
     """Return the windows of a training epoch, in order.
 
     Each block is cut from a random start into windows of ``trs``; the same number every epoch.

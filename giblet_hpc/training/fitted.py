@@ -147,9 +147,7 @@ def _fit_codes(rows: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
     }
 
 
-def sound_vectors(
-    codes: NDArray[np.int16], codebooks: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def sound_vectors(codes: NDArray[np.int16], codebooks: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what codes (trs, Q, C) stand for: the sum of their vectors, (trs, C, 128)."""
     total = np.zeros((codes.shape[0], codes.shape[2], codebooks.shape[2]), dtype=np.float32)
     for number, book in enumerate(codebooks):
@@ -157,9 +155,7 @@ def sound_vectors(
     return total
 
 
-def _fit_sound(
-    rows: NDArray[np.int16], codebooks: NDArray[np.float32]
-) -> dict[str, NDArray[Any]]:
+def _fit_sound(rows: NDArray[np.int16], codebooks: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     total, squares, count = 0.0, 0.0, 0
     for row in rows:
         vectors = sound_vectors(row[None], codebooks)[0].astype(np.float64)
@@ -223,8 +219,8 @@ def shapes_of(config: RunConfig, study: StudyArrays, fitted: Fitted) -> Shapes:
         text = len(fitted.values["text_mean"])
     audio = config.features.audio
     return Shapes(
-        video=stimulus["video"].shape[1:4] if config.features.video else None,  # type: ignore[arg-type]
-        audio=stimulus["audio"].shape[1:] if audio else None,  # type: ignore[arg-type]
+        video=stimulus["video"].shape[1:4] if config.features.video else None,
+        audio=stimulus["audio"].shape[1:] if audio else None,
         codes=CODES if audio and audio.kind == "codes" else 0,
         text=text,
         subjects=len(study.subjects),

@@ -23,7 +23,13 @@ from giblet_hpc.runs import Heartbeat, RunPaths
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
 from giblet_hpc.training.build import build_model, context_trs
-from giblet_hpc.training.data import StudyArrays, Window, WindowReader, covering_windows, epoch_windows
+from giblet_hpc.training.data import (
+    StudyArrays,
+    Window,
+    WindowReader,
+    covering_windows,
+    epoch_windows,
+)
 from giblet_hpc.training.fitted import Fitted, shapes_of
 from giblet_hpc.training.losses import Losses
 from giblet_hpc.training.parallel import World
@@ -78,7 +84,9 @@ class Trainer:
         )
         self.model = build_model(config, self.shapes, fitted).to(world.device)
         if config.model.kind == "dense" and world.size > 1 and world.device.type == "cuda":
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
+                self.model
+            )
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.train.lr,
@@ -171,9 +179,7 @@ class Trainer:
     def _windows_of_step(self) -> list[Window]:
         options = self.config.train
         epoch, index = divmod(self.step, self.steps_per_epoch)
-        windows = epoch_windows(
-            self.fold.train, options.window_trs, seed=options.seed, epoch=epoch
-        )
+        windows = epoch_windows(self.fold.train, options.window_trs, seed=options.seed, epoch=epoch)
         batch = windows[index * options.batch_windows : (index + 1) * options.batch_windows]
         return batch[self.world.rank :: self.world.size]
 
@@ -201,7 +207,7 @@ class Trainer:
 
     def _backward(self, batch: Batch, *, sync: bool, logged: bool) -> dict[str, float]:
         options = self.config.train
-        hold = contextlib.nullcontext()
+        hold: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
         if not sync and isinstance(self._wrapped, DistributedDataParallel):
             hold = self._wrapped.no_sync()
         with hold:
@@ -239,9 +245,7 @@ class Trainer:
                 )
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _gradient_shares(
-        self, parts: dict[str, torch.Tensor], output: Output
-    ) -> dict[str, float]:
+    def _gradient_shares(self, parts: dict[str, torch.Tensor], output: Output) -> dict[str, float]:
         """Return each component's share of the gradient norm at the bottleneck."""
         norms = {}
         for name, part in parts.items():

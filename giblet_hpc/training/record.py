@@ -35,9 +35,7 @@ class Recorder:
         kept = [line for line in _lines(metrics) if json.loads(line)["step"] <= from_step]
         write_text(metrics, "".join(f"{line}\n" for line in kept))
         self._file = metrics.open("a")
-        self._writer: Any = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(tensorboard), purge_step=from_step + 1
-        )
+        self._writer: Any = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def add(self, kind: str, step: int, epoch: float, figures: dict[str, float]) -> None:
         """Record figures of a step: ``kind`` is `train` or `validation`."""

@@ -24,9 +24,7 @@ class VoxelSums:
     ) -> None:
         self._index = {run: number for number, run in enumerate(runs)}
         # n, sum x, sum y, sum xx, sum yy, sum xy.
-        self._sums = torch.zeros(
-            len(runs), 6, subjects, voxels, dtype=torch.float64, device=device
-        )
+        self._sums = torch.zeros(len(runs), 6, subjects, voxels, dtype=torch.float64, device=device)
 
     def add(self, run: str, predicted: torch.Tensor, batch: Batch, window: int) -> None:
         """Add one window of a batch: ``predicted`` (B, L, S, V)."""
