@@ -8,6 +8,7 @@ any model can reach in each voxel.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,6 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import atomic_path, write_json
 from giblet_hpc.log import progress
 from giblet_hpc.synthetic_film import write_film
-import itertools
 
 REGIONS = ("video", "audio", "text", "all", "none")
 TOPICS = {

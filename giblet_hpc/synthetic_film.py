@@ -84,6 +84,6 @@ def sound_blocks(
         tone = np.sin(phase + step * np.arange(count))
         phase = (phase + step * count) % (2 * np.pi)
         envelope = 0.7 + 0.3 * np.sin(2 * np.pi * 4 * time)
-        wave = 0.6 * voice * tone * envelope + 0.22 * noise * random.standard_normal(count)
+        wave = 0.6 * voice * tone * envelope + 0.3 * noise * random.standard_normal(count)
         done += count
         yield np.stack([wave, wave]).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
 from giblet_hpc.training.data import StudyArrays
 from giblet_hpc.training.fitted import Fitted, rows_of, sound_vectors
-import itertools
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 12.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from giblet_hpc.evaluation import metrics
 from giblet_hpc.splits import Block
 from giblet_hpc.training.data import StudyArrays
 from giblet_hpc.training.fitted import rows_of
-import itertools
 
 Maps = dict[str, NDArray[np.float64]]
 

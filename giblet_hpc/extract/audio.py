@@ -110,13 +110,14 @@ def sound_chunks(
 def _continuous(path: Path, start: float, total: int) -> Iterator[NDArray[np.float32]]:
     """Yield exactly ``total`` samples from ``start``, silence where the film has none."""
     written = 0
-    for seconds, samples in sound_blocks(path):
+    for seconds, block in sound_blocks(path):
+        samples = block
         offset = round((seconds - start) * SAMPLE_RATE)
         # A timestamp is exact to about a millisecond; smaller steps are not gaps.
         if abs(offset - written) < SAMPLE_RATE // 100:
             offset = written
         if offset < written:
-            samples = samples[written - offset :]
+            samples = block[written - offset :]
             offset = written
         gap = min(offset, total) - written
         piece = samples[: max(0, total - written - gap)]

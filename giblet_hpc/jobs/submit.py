@@ -113,7 +113,7 @@ def _detached(log: Path) -> Iterator[None]:
     kept = [os.dup(number) for number in (0, 1, 2)]
     handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)}
     try:
-        with log.open("ab") as output, open(os.devnull, "rb") as nothing:
+        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
             os.dup2(nothing.fileno(), 0)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)

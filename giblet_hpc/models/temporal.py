@@ -227,6 +227,7 @@ class CodeDecoder(nn.Module):
     def set_unigram(self, log_probability: torch.Tensor) -> None:
         """Start at the training frequencies: (Q, codes), natural logarithms."""
         for head, values in zip(self.logits, log_probability, strict=True):
+            assert isinstance(head, nn.Linear)
             head.bias.data.copy_(values)
             head.weight.data.mul_(0.1)
 

@@ -82,17 +82,7 @@ def fit(config: RunConfig, study: StudyArrays, blocks: Sequence[Block]) -> Fitte
     def training(name: str) -> NDArray[Any]:
         return rows_of([study.runs[b.run].stimulus[name][b.start : b.stop] for b in blocks])
 
-    variances = []
-    for block in blocks:
-        run = study.runs[block.run]
-        for subject in range(len(study.subjects)):
-            there = run.valid[subject, block.start : block.stop]
-            scans = run.bold[subject, block.start : block.stop][there]
-            if len(scans):
-                variances.append(scans.var(axis=0, dtype=np.float64).mean())
-    if not variances or np.mean(variances) < SMALLEST_VARIANCE:
-        raise DataError("the scans of the training TRs do not vary")
-    values["bold_variance"] = np.array(np.mean(variances))
+    values["bold_variance"] = _scan_variance(study, blocks)
     if config.features.video:
         values |= _fit_video(training("video"))
     if config.features.audio:
@@ -108,6 +98,21 @@ def fit(config: RunConfig, study: StudyArrays, blocks: Sequence[Block]) -> Fitte
         values["text_mean"] = rows.mean(axis=0)
         values["text_variance"] = _variance(rows)
     return Fitted(values)
+
+
+def _scan_variance(study: StudyArrays, blocks: Sequence[Block]) -> NDArray[np.float64]:
+    """Mean over subjects, blocks and voxels of the variance over valid TRs."""
+    variances = []
+    for block in blocks:
+        run = study.runs[block.run]
+        for subject in range(len(study.subjects)):
+            there = run.valid[subject, block.start : block.stop]
+            scans = run.bold[subject, block.start : block.stop][there]
+            if len(scans):
+                variances.append(scans.var(axis=0, dtype=np.float64).mean())
+    if not variances or np.mean(variances) < SMALLEST_VARIANCE:
+        raise DataError("the scans of the training TRs do not vary")
+    return np.array(np.mean(variances))
 
 
 def _variance(rows: NDArray[Any]) -> NDArray[np.float64]:
