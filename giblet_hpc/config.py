@@ -266,6 +266,9 @@ class Loss(Section):
     """Weight of the scans' error."""
     correlation_weight: Weight = 0.0
     """Weight of (1 - r over a window's time) added to the scans' error."""
+    map_penalty: Weight = 0.0
+    """Ridge penalty on the linear map from each vector feature (text, log-mel; unit variance) at
+    each lag to each voxel, as the temporal model composes it. For films too short to learn from."""
     reconstruction_weight: Weight = 0.1
     """Weight of all reconstruction errors together."""
     video_weight: Weight = 1.0

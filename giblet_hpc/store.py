@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,23 @@ class Part:
         return slice(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.shape[0]))
 
 
+def _create_array(store: Path, name: str, part: Part, shape: tuple[int, ...]) -> Any:
+    """Create an array with a part's chunks, shards and codecs."""
+    return zarr.create_array(
+        store=store,
+        name=name,
+        shape=shape,
+        dtype=part.dtype,
+        chunks=(1, *part.shape[1:]),
+        shards=(part.shard_rows, *part.shape[1:]),
+        compressors=[zarr.codecs.Crc32cCodec()],
+        chunk_key_encoding={"name": "default", "separator": "."},
+        fill_value=0,
+        attributes=dict(part.attributes),
+        config={"write_empty_chunks": True},
+    )
+
+
 class FeatureStore:
     """A store on disk.
 
@@ -136,19 +154,7 @@ class FeatureStore:
         folder = self.path / part.name
         if folder.exists():
             shutil.rmtree(folder)
-        zarr.create_array(
-            store=self.path,
-            name=part.name,
-            shape=part.shape,
-            dtype=part.dtype,
-            chunks=(1, *part.shape[1:]),
-            shards=(part.shard_rows, *part.shape[1:]),
-            compressors=[zarr.codecs.Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},
-            fill_value=0,
-            attributes=dict(part.attributes),
-            config={"write_empty_chunks": True},
-        )
+        _create_array(self.path, part.name, part, part.shape)
         write_json(
             self._part_record(part.name),
             {
@@ -245,24 +251,29 @@ class FeatureStore:
         """
         expected = part.rows(shard)
         assert rows.shape == (expected.stop - expected.start, *part.shape[1:]), rows.shape
-        record = self._commit_record(part.name, shard)
-        record.unlink(missing_ok=True)
-        file = self._shard_file(part, shard)
-        # zarr reads a damaged tail shard before it rewrites it, and fails.
-        file.unlink(missing_ok=True)
-        array = self._array(part.name, mode="r+")
-        array[expected] = rows
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-        fsync_folder(file.parent)
-        if not np.array_equal(array[expected], rows, equal_nan=rows.dtype.kind == "f"):
-            raise StoreError(f"{file} reads back other values than were written")
+        final = self._shard_file(part, shard)
+        # The file is made elsewhere and renamed into place whole, so that another writer of the
+        # same shard, or a reader, sees one good file or the other.
+        workshop = self._records / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}"
+        try:
+            array = _create_array(workshop, "shard", part, rows.shape)
+            array[:] = rows
+            made = workshop / "shard" / ".".join("c" + "0" * len(part.shape))
+            with made.open("rb") as handle:
+                os.fsync(handle.fileno())
+            if not np.array_equal(array[:], rows, equal_nan=rows.dtype.kind == "f"):
+                raise StoreError(f"{final} reads back other values than were written")
+            size, digest = made.stat().st_size, sha256_file(made)
+            made.replace(final)
+            fsync_folder(final.parent)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
         write_json(
-            record,
+            self._commit_record(part.name, shard),
             {
                 "fingerprint": part.fingerprint,
-                "size": file.stat().st_size,
-                "sha256": sha256_file(file),
+                "size": size,
+                "sha256": digest,
                 "rows": [expected.start, expected.stop],
             },
         )
@@ -339,9 +350,9 @@ class FeatureStore:
         """
         removed = []
         limit = time.time() - older_than
-        for path in self.path.rglob("*"):
+        for path in list(self.path.rglob("*")):
             temporary = path.name.startswith(TEMPORARY_MARK) or path.name.endswith(".partial")
-            if temporary and path.is_file() and path.stat().st_mtime <= limit:
-                path.unlink()
+            if temporary and path.exists() and path.stat().st_mtime <= limit:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed.append(path)
         return removed

@@ -153,6 +153,7 @@ class DenseModel(nn.Module):
         return Output(
             voxels[:, None, None, :],
             bottleneck[:, None, :],
+            voxels.new_zeros(()),
             {
                 "video": flat["video"].reshape(count, 1, 1, rows, columns, 3),
                 "audio": flat["audio"].reshape(count, 1, *self.shapes.audio),

@@ -75,6 +75,24 @@ class VoxelHead(nn.Module):
             # Starts at zero: subjects differ only where the data say so.
             self.own = nn.Parameter(torch.zeros(subjects, self.subject_rank, voxels))
 
+    def map_penalty(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the mean over voxels of the squared weights of an end-to-end linear map.
+
+        The map's weight from feature d at lag k to voxel v is ``sum_r O[v, r] F[r, k] M[r, d]``,
+        with O the shared read-out, F the filters and M the features' map to components. Its
+        squared norm needs only matrices of components by components.
+
+        Parameters
+        ----------
+        inputs : Tensor, (Z, features)
+            Linear map from the features to the bottleneck.
+        """
+        mapped = (self.project.weight @ inputs)[: self.rank]  # (rank, features)
+        taps = self.response.taps[: self.rank]
+        read = self.shared.weight  # (V, rank)
+        gram = (read.T @ read) * (taps @ taps.T) * (mapped @ mapped.T)
+        return gram.sum() / read.shape[0]
+
     def forward(self, bottleneck: torch.Tensor, inside: torch.Tensor, target: int) -> torch.Tensor:
         """Predict the last ``target`` TRs.
 

@@ -57,6 +57,8 @@ class Output(NamedTuple):
     """(B, L, S, V); S is 1 where a model does not tell subjects apart."""
     bottleneck: torch.Tensor
     """(B, L, Z)."""
+    map_penalty: torch.Tensor
+    """Scalar: squared weights of the linear maps from vector features to voxels; 0 without."""
     reconstruction: dict[str, torch.Tensor]
     """video (B, L, F, H, X, 3) in [0, 1]; audio codes (B, L, n, Q, codes) logits at the n frames
     that were asked for, or mel (B, L, Q, C); text (B, L, D)."""

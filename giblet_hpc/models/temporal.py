@@ -328,6 +328,16 @@ class TemporalNet(nn.Module):
         joined = self.context(torch.cat(encoded, dim=2), batch.inside)
         return self.squeeze(self.dropout(joined))
 
+    def map_penalty(self) -> torch.Tensor:
+        """Return the squared weights of the linear maps from vector features to voxels."""
+        total = torch.zeros((), device=self.squeeze.weight.device)
+        width = self.squeeze.weight.shape[1] // len(self.encoders)
+        for number, encoder in enumerate(self.encoders.values()):
+            if isinstance(encoder, VectorEncoder):
+                part = self.squeeze.weight[:, number * width : (number + 1) * width]
+                total = total + self.voxels.map_penalty(part @ encoder.linear.weight)
+        return total
+
     def _drop_modalities(self, encoded: list[torch.Tensor]) -> list[torch.Tensor]:
         """Blank modalities of whole windows by chance, never all of a window."""
         windows, count = encoded[0].shape[0], len(encoded)
@@ -357,4 +367,4 @@ class TemporalNet(nn.Module):
         if self.shapes.audio and not self.shapes.codes:
             reconstruction["audio"] = reconstruction["audio"].unflatten(2, self.shapes.audio)
         bold = self.voxels(bottleneck, batch.inside, target)
-        return Output(bold, now, reconstruction)
+        return Output(bold, now, self.map_penalty(), reconstruction)

@@ -156,7 +156,7 @@ def epoch_windows(blocks: Sequence[Block], trs: int, *, seed: int, epoch: int) -
         offset = int(random.integers(slack + 1)) if block.trs >= trs else 0
         starts = [block.start + offset + k * trs for k in range(count)]
         if starts[-1] + trs > block.stop and count > 1:
-            starts[-1] = block.start
+            starts[-1] = int(random.choice([block.start, block.stop - trs]))
         windows += [Window(block, start) for start in starts]
     return [windows[i] for i in random.permutation(len(windows))]
 

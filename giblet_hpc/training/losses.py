@@ -51,6 +51,7 @@ class Losses:
         self._fitted = fitted
         self._weights = {
             "fmri": options.fmri_weight,
+            "map": options.map_penalty,
             **{
                 name: options.reconstruction_weight * getattr(options, f"{name}_weight")
                 for name in shapes.modalities
@@ -71,6 +72,9 @@ class Losses:
         """
         parts = {"fmri": self._fmri(output.bold, batch)}
         parts |= self.reconstruction_errors(output, batch, audio_frames)
+        if self._options.map_penalty:
+            # In the units of the scans' error: of the features' variance, over the scans'.
+            parts["map"] = output.map_penalty / self._fitted.scalar("bold_variance")
         return {name: self._weights[name] * value for name, value in parts.items()}
 
     def reconstruction_errors(

@@ -1,0 +1,86 @@
+"""Small real studies that tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+TINY = [
+    "features.video={height: 18, width: 32, frame_skip: 12}",
+    "features.audio={kind: mel, mel_bands: 8}",
+    "features.text={encoder: lsa, dimensions: 6}",
+    "model.bottleneck=16",
+    "model.temporal={frame_channels: 4, width: 16, code_width: 8, rank: 6, subject_rank: 1,"
+    " fir_trs: 6}",
+    "train.epochs=4",
+    "train.window_trs=8",
+    "train.checkpoint_every=3",
+    "train.log_every=2",
+    "split.purge_trs=6",
+    "split.validation_fraction=0.25",
+    "evaluate.ridge.components=8",
+    "evaluate.samples=2",
+]
+
+
+@pytest.fixture(scope="session")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic study of two runs and three subjects, as files."""
+    from giblet_hpc.synthetic import StudySpec, synthesize
+
+    folder = tmp_path_factory.mktemp("study") / "data"
+    synthesize(folder, StudySpec(runs=(64, 40), subjects=3, grid=(7, 8, 6)))
+    return folder
+
+
+@pytest.fixture
+def tiny_options(study_folder: Path, tmp_path: Path) -> list[str]:
+    """Overrides of configs/demo.yaml that make it run in seconds on the synthetic study."""
+    return [f"study.root={study_folder}", f"study.store={tmp_path / 'store.zarr'}", *TINY]
+
+
+class Cli:
+    """Runs the command line as a user does, in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "giblet_hpc.cli", *arguments]
+
+    def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**os.environ, "GIBLET_RUNS": str(self.runs)},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    yield Cli(tmp_path)
+
+
+@pytest.fixture
+def demo_config() -> str:
+    return str(Path(__file__).parents[1] / "configs" / "demo.yaml")
+
+
+def sets(options: list[str]) -> list[str]:
+    """Turn overrides into command line arguments."""
+    return [part for option in options for part in ("--set", option)]
