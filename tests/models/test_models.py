@@ -51,7 +51,10 @@ def build(shapes: Shapes, options: TemporalModel = OPTIONS) -> TemporalNet:
 
 def test_dense_counts_are_those_on_record() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "giblet_hpc.models.dense"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "giblet_hpc.models.dense"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for count in ("3,500,188,290", "8,359,824,355", "3,235,947,138", "8,095,583,203"):
         assert count in done.stdout
