@@ -51,7 +51,7 @@ class StudySpec:
     """Frames a second of the films."""
     grid: tuple[int, int, int] = (14, 16, 12)
     """Voxels along x, y, z."""
-    amplitude: float = 1.0
+    amplitude: float = 1.5
     """Standard deviation of the planted signal; the noise's is about 1."""
     shift_trs: int = 0
     """Shift of the scans against the films, circular within a run: a control without an answer

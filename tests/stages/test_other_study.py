@@ -15,7 +15,7 @@ import yaml
 from tests.conftest import Cli
 
 TR = 2.0
-TRS = {"day": 60, "night": 45}
+TRS = {"day": 96, "night": 80}
 
 
 def write_film(
@@ -105,7 +105,7 @@ def test_another_kind_of_study(cli: Cli, study: Path) -> None:
             "audio": {"kind": "mel", "mel_bands": 8},
             "text": {"encoder": "lsa", "dimensions": 4},
         },
-        "split": {"scheme": "blocks", "purge_trs": 6, "test_fraction": 0.3},
+        "split": {"scheme": "blocks", "purge_trs": 6, "test_fraction": 0.3, "validation_fraction": 0.25},
         "model": {
             "bottleneck": 16,
             "temporal": {"frame_channels": 4, "width": 16, "rank": 4, "fir_trs": 6},
@@ -116,15 +116,15 @@ def test_another_kind_of_study(cli: Cli, study: Path) -> None:
     file = cli.folder / "fairy.yaml"
     file.write_text(yaml.safe_dump(config))
     done = cli("submit", "pipeline", "--config", str(file), "--wait")
-    assert "run night: film 43 TRs, scans 45 TRs; cut to 43" in done.stderr
-    assert "run day: film 62 TRs, scans 60 TRs; cut to 60" in done.stderr
+    assert "run night: film 78 TRs, scans 80 TRs; cut to 78" in done.stderr
+    assert "run day: film 98 TRs, scans 96 TRs; cut to 96" in done.stderr
     assert "subject bert run night: the last 2 TRs hold no data" in done.stderr
     info = json.loads(cli("store", "info", str(study / "store.zarr"), "--json").stdout)
     shapes = {row["part"]: row["shape"] for row in info}
     # round(23.976 * 2) = 48 frames a TR in both films, every 6th kept; 150 audio frames.
-    assert shapes["stimulus/day/video"] == [60, 8, 16, 24, 3]
-    assert shapes["stimulus/night/video"] == [43, 8, 16, 24, 3]
-    assert shapes["stimulus/night/audio"] == [43, 8, 150]
+    assert shapes["stimulus/day/video"] == [96, 8, 16, 24, 3]
+    assert shapes["stimulus/night/video"] == [78, 8, 16, 24, 3]
+    assert shapes["stimulus/night/audio"] == [78, 8, 150]
     (fold,) = json.loads((cli.runs / "fairy" / "evaluation" / "scores.json").read_text())
     assert fold["rows"][0]["ridge_r"] > 0.1
     assert fold["rows"][0]["model_r"] > 0.1

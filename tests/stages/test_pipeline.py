@@ -119,7 +119,7 @@ def test_pipeline_from_files_to_report(cli: Cli, tiny_options: list[str], demo_c
     again = cli("submit", "pipeline", *options, "--ranks", "2", "--wait")
     assert "already complete" in again.stderr
     assert (run / "report.html").stat().st_mtime_ns == before
-    assert not processes_of(cli.folder)
+    wait_until(lambda: not processes_of(cli.folder))
 
 
 @pytest.mark.slow
