@@ -52,11 +52,6 @@ class RunPaths:
         return self.root / "state.json"
 
     @property
-    def provenance(self) -> Path:
-        """Versions and fingerprints the run was made with."""
-        return self.root / "provenance.json"
-
-    @property
     def stop(self) -> Path:
         """A file whose presence asks a stage to stop at the next step boundary."""
         return self.root / "STOP"

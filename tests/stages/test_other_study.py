@@ -105,7 +105,12 @@ def test_another_kind_of_study(cli: Cli, study: Path) -> None:
             "audio": {"kind": "mel", "mel_bands": 8},
             "text": {"encoder": "lsa", "dimensions": 4},
         },
-        "split": {"scheme": "blocks", "purge_trs": 6, "test_fraction": 0.3, "validation_fraction": 0.25},
+        "split": {
+            "scheme": "blocks",
+            "purge_trs": 6,
+            "test_fraction": 0.3,
+            "validation_fraction": 0.25,
+        },
         "model": {
             "bottleneck": 16,
             "temporal": {"frame_channels": 4, "width": 16, "rank": 4, "fir_trs": 6},

@@ -1,0 +1,44 @@
+"""Share of EnCodec codes that differ between encoding in chunks and in one pass.
+
+    python benchmarks/codec_chunks.py FILM [--codec facebook/encodec_24khz] [--seconds 120]
+
+The codec has an LSTM, so a chunk's codes depend on what came before it. Prints the share for
+several lengths of preceding sound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from giblet_hpc.config import AudioFeatures
+from giblet_hpc.extract import audio, codec
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("film", type=Path)
+    parser.add_argument("--codec", default=codec.UNTRAINED)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    arguments = parser.parse_args()
+    encoder = codec.make_codec(AudioFeatures(codec=arguments.codec))
+    span = {"start": 0.0, "seconds": arguments.seconds}
+    ((sound, _),) = audio.sound_chunks(arguments.film, chunk=arguments.seconds, context=0.0, **span)
+    whole = encoder(sound)
+    shares = {}
+    for context in (0.0, 0.5, 1.0, 2.0, 4.0):
+        parts = [
+            encoder(chunk)[:, skip // audio.HOP :]
+            for chunk, skip in audio.sound_chunks(
+                arguments.film, chunk=30.0, context=context, **span
+            )
+        ]
+        shares[context] = float((np.concatenate(parts, axis=1) != whole).mean())
+    print(json.dumps({"codec": arguments.codec, "differing": shares}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Writes docs/reference/config.md and cli.md from the schema and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from giblet_hpc.cli import main
+from giblet_hpc.config import RunConfig
+
+FOLDER = Path(__file__).parent / "reference"
+
+
+def config_page() -> str:
+    schema = RunConfig.model_json_schema()
+    definitions = schema["$defs"]
+    lines = ["# Config", "", "Made from the schema by `make docs`.", ""]
+
+    def section(title: str, node: dict[str, Any]) -> None:
+        lines.extend([f"## {title}", "", node.get("description", "").split("\n\n")[0], ""])
+        lines.extend(["| field | default | meaning |", "|---|---|---|"])
+        children = []
+        for name, field in node["properties"].items():
+            reference = _reference(field)
+            meaning = field.get("description", "")
+            if reference:
+                children.append((f"{title}.{name}" if title != "run" else name, reference))
+                meaning = meaning or definitions[reference].get("description", "")
+            default = "required" if name in node.get("required", []) else field.get("default")
+            shown = "see below" if reference else f"`{default}`"
+            lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
+        lines.append("")
+        for child, reference in children:
+            section(child, definitions[reference])
+
+    section("run", schema)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _reference(field: dict[str, Any]) -> str:
+    nodes = [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]
+    found = [node["$ref"].rsplit("/", 1)[1] for node in nodes if "$ref" in node]
+    return found[0] if found else ""
+
+
+def cli_page() -> str:
+    lines = ["# Command line", "", "Made from the command line itself by `make docs`.", ""]
+
+    def command(path: list[str], item: click.Command) -> None:
+        context = click.Context(item, info_name=" ".join(path), terminal_width=96)
+        lines.extend([f"## {' '.join(path)}", "", "```text", item.get_help(context), "```", ""])
+        for name, child in sorted(getattr(item, "commands", {}).items()):
+            command([*path, name], child)
+
+    command(["giblet-hpc"], main)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    (FOLDER / "config.md").write_text(config_page())
+    (FOLDER / "cli.md").write_text(cli_page())
