@@ -15,6 +15,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import TINY, Cli, sets
 
@@ -109,7 +110,11 @@ def test_pipeline_from_files_to_report(cli: Cli, tiny_options: list[str], demo_c
         stored = maps["model_r"].mean(0)
         inside = image.get_fdata()[image.get_fdata() != 0]
         np.testing.assert_allclose(np.sort(inside), np.sort(stored[stored != 0]), rtol=1e-5)
-    assert list((run / "tensorboard").glob("events*"))
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert {
+        "train/loss/fmri", "train/loss/video", "train/gradient_norm", "train/gradient_share/fmri",
+        "train/lr", "train/trs_per_second", "validation/r", "validation/fmri_error",
+    } <= set(events.Tags()["scalars"])  # fmt: skip
     assert json.loads((run / "split.json").read_text())["purge_trs"] == 6
     assert "model r" in cli("scores", "demo").stdout
     assert "complete" in cli("status").stdout
