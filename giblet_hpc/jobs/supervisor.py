@@ -18,7 +18,7 @@ from giblet_hpc.jobs.launch import stage_command, stage_environment
 from giblet_hpc.runs import RunPaths, Stage
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 25.0
+GRACE_SECONDS = 300.0
 PR_SET_PDEATHSIG = 1
 LAST_LINES = 15
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from giblet_hpc import log
@@ -26,7 +27,9 @@ def run_stage(stage: Stage, paths: RunPaths, *, rebuild: bool) -> bool:
         return True
     from giblet_hpc.training.parallel import world
 
-    with world() as here:
+    # Rank 0 fits ridge and draws the report while the others wait.
+    patience = timedelta(minutes=30) if stage == "train" else timedelta(hours=24)
+    with world(patience=patience) as here:
         if stage == "train":
             from giblet_hpc.stages import train
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from giblet_hpc.config import RunConfig
+from giblet_hpc.errors import ConfigError
 from giblet_hpc.models.dense import DenseModel
 from giblet_hpc.models.shapes import Shapes
 from giblet_hpc.models.temporal import (
@@ -65,3 +66,19 @@ def _install_estimates(model: TemporalNet, fitted: Fitted) -> None:
 def context_trs(config: RunConfig) -> int:
     """Return how many TRs before its targets a window must hold."""
     return config.memory_trs
+
+
+def uses_bf16(config: RunConfig, device: torch.device) -> bool:
+    """Whether the forward pass runs in bf16 on this device.
+
+    Raises
+    ------
+    ConfigError
+        When bf16 is asked for by name and the device lacks it.
+    """
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if config.train.precision == "bf16" and not able:
+        raise ConfigError(
+            f"train.precision bf16: {device.type} does not have it", hint="auto or fp32"
+        )
+    return able and config.train.precision != "fp32"

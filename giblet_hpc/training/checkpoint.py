@@ -80,9 +80,14 @@ def save(
             shutil.rmtree(temporary, ignore_errors=True)
     write_text(folder / "latest", final.name)
     if best:
-        write_text(folder / "best", final.name)
+        set_best(folder, manifest["step"])
     _prune(folder, keep_last)
     return final
+
+
+def set_best(folder: Path, step: int) -> None:
+    """Name a step's checkpoint as the best."""
+    write_text(folder / "best", name_of(step))
 
 
 def _prune(folder: Path, keep_last: int) -> None:

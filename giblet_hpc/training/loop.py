@@ -22,7 +22,7 @@ from giblet_hpc.models.shapes import Batch, Output, Shapes
 from giblet_hpc.runs import Heartbeat, RunPaths
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.build import build_model, context_trs
+from giblet_hpc.training.build import build_model, context_trs, uses_bf16
 from giblet_hpc.training.data import (
     StudyArrays,
     Window,
@@ -34,7 +34,7 @@ from giblet_hpc.training.fitted import Fitted, shapes_of
 from giblet_hpc.training.losses import Losses
 from giblet_hpc.training.parallel import World
 from giblet_hpc.training.record import Recorder
-from giblet_hpc.training.schedule import learning_rate
+from giblet_hpc.training.schedule import learning_rate, mixed_seed
 from giblet_hpc.training.sums import VoxelSums
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ class Trainer:
         self.step = 0
         self.finished = False
         self._best = float("inf")
+        self._best_step: int | None = None
         self._stale_validations = 0
         self._bad_steps = 0
         self._folder = paths.checkpoints(fold.name)
@@ -189,7 +190,7 @@ class Trainer:
         rate = learning_rate(self.step, options=options, steps_per_epoch=self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(_mix(options.seed, self.step, self.world.rank))
+        torch.manual_seed(mixed_seed(options.seed, self.step, self.world.rank))
         self._wrapped.train()
         logged = (self.step + 1) % options.log_every == 0
         mine = self._windows_of_step()
@@ -281,7 +282,7 @@ class Trainer:
         count = min(self.config.loss.audio_frames, total)
         if step is None:
             return torch.linspace(0, total - 1, count).long().to(self.world.device)
-        generator = torch.Generator().manual_seed(_mix(self.config.train.seed, step, 2**20))
+        generator = torch.Generator().manual_seed(mixed_seed(self.config.train.seed, step, 2**20))
         return torch.randperm(total, generator=generator)[:count].to(self.world.device)
 
     def _validate_if_due(self, recorder: Recorder | None) -> bool:
@@ -292,12 +293,14 @@ class Trainer:
             return False
         if not self.fold.validation:
             # With nothing to choose by, the last weights are the ones to keep.
+            self._best_step = self.step if self.finished else None
             return self.finished
         figures = self.validate()
         if recorder:
             recorder.add("validation", self.step, self._epoch, figures)
         improved = figures["fmri_error"] < self._best
-        self._best = min(self._best, figures["fmri_error"])
+        if improved:
+            self._best, self._best_step = figures["fmri_error"], self.step
         self._stale_validations = 0 if improved else self._stale_validations + 1
         if options.patience and self._stale_validations >= options.patience:
             self.finished = True
@@ -349,7 +352,11 @@ class Trainer:
         self.step = manifest["step"]
         self.finished = manifest["finished"]
         self._best = manifest["best"]
+        self._best_step = manifest["best_step"]
         self._stale_validations = manifest["stale_validations"]
+        if self.world.is_main and self._best_step is not None:
+            # A kill may have come between the checkpoint's commit and the pointer to the best.
+            checkpoint.set_best(self._folder, self._best_step)
         logger.info("%s: going on from step %d (%s)", self.paths.name, self.step, found.name)
 
     def _save(self, *, best: bool) -> None:
@@ -364,6 +371,7 @@ class Trainer:
                 "epoch": self._epoch,
                 "finished": self.finished,
                 "best": self._best,
+                "best_step": self._best_step,
                 "stale_validations": self._stale_validations,
                 "world_size": self.world.size,
                 "torch": torch.__version__,
@@ -372,27 +380,3 @@ class Trainer:
                 self._folder, state, manifest, best=best, keep_last=self.config.train.keep_last
             )
         self.world.wait()
-
-
-def uses_bf16(config: RunConfig, device: torch.device) -> bool:
-    """Whether the forward pass runs in bf16 on this device.
-
-    Raises
-    ------
-    ConfigError
-        When bf16 is asked for by name and the device lacks it.
-    """
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if config.train.precision == "bf16" and not able:
-        raise ConfigError(
-            f"train.precision bf16: {device.type} does not have it", hint="auto or fp32"
-        )
-    return able and config.train.precision != "fp32"
-
-
-def _mix(*numbers: int) -> int:
-    """Return a seed that differs for each tuple of numbers."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (2**63)
-    return seed

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -62,11 +63,16 @@ class World:
 
 
 @contextlib.contextmanager
-def world() -> Iterator[World]:
+def world(*, patience: timedelta) -> Iterator[World]:
     """Join the process group that torchrun describes in the environment; leave it at the end.
 
     NCCL where there is a GPU for each local rank, gloo otherwise. Without torchrun this process
     is alone.
+
+    Parameters
+    ----------
+    patience : timedelta
+        How long ranks wait for each other before they take one for lost.
     """
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -78,7 +84,9 @@ def world() -> Iterator[World]:
         torch.cuda.set_device(device)
     # torchrun sets RANK also for a single process; a group of one still tests the backend.
     if "RANK" in os.environ:
-        dist.init_process_group("nccl" if gpu else "gloo", device_id=device if gpu else None)
+        dist.init_process_group(
+            "nccl" if gpu else "gloo", timeout=patience, device_id=device if gpu else None
+        )
     try:
         yield World(rank, local_rank, size, device)
     finally:

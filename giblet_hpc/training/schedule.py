@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step alone."""
+"""The learning rate and the seeds as functions of the step alone."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def learning_rate(step: int, *, options: Train, steps_per_epoch: int) -> float:
     if options.schedule == "step":
         return options.lr * 0.1 ** min(2, math.floor(3 * done))
     return options.lr
+
+
+def mixed_seed(*numbers: int) -> int:
+    """Return a seed that differs for each tuple of numbers."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (2**63)
+    return seed
