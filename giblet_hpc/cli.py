@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -95,7 +96,7 @@ def config_schema() -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--trs", default="280,160", show_default=True, help="TRs of each scan run.")
+@click.option("--trs", default="360,160", show_default=True, help="TRs of each scan run.")
 @click.option("--subjects", default=4, show_default=True, type=click.IntRange(2, 50))
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 def synthesize(folder: Path, trs: str, subjects: int, seed: int) -> None:
@@ -162,7 +163,7 @@ def submit_command(
     if dry_run:
         click.echo(submit.dry_run(StageJob(str(paths.root), stages, count)))
         return
-    _start(paths, stages, ranks=count, gpus=gpus, wait=wait, as_json=as_json)
+    _start(paths, stages, ranks=count, wait=wait, as_json=as_json)
 
 
 def _start(
@@ -170,7 +171,6 @@ def _start(
     stages: tuple[Stage, ...],
     *,
     ranks: int,
-    gpus: int | None,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -180,8 +180,8 @@ def _start(
     known = set(logs.log_files(paths))
     if live is None and left:
         submit.check_order(paths, left)
-        visible = launch.default_ranks() if Path("/dev/nvidia0").exists() else 0
-        submit.submit_local(StageJob(str(paths.root), left, ranks), gpus=gpus or visible)
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        submit.submit_local(StageJob(str(paths.root), left, ranks, cuda_devices=devices))
         click.echo(f"submitted {', '.join(left)} of run {paths.name}", err=True)
     elif live is None:
         click.echo(f"run {paths.name}: {', '.join(stages)} already complete", err=True)
@@ -281,8 +281,9 @@ def resubmit_command(
 ) -> None:
     """Queue what is left of a run, from its last checkpoint."""
     paths = status.choose_run(runs, name)
-    count = ranks or launch.default_ranks()
-    _start(paths, STAGES, ranks=count, gpus=None, wait=wait, as_json=as_json)
+    before = [paths.stage_state(stage).get("ranks") for stage in ("train", "evaluate")]
+    count = ranks or next(filter(None, before), None) or launch.default_ranks()
+    _start(paths, STAGES, ranks=count, wait=wait, as_json=as_json)
 
 
 @main.command("cancel")

@@ -62,6 +62,11 @@ class RunPaths:
         return self.root / "split.json"
 
     @property
+    def inputs(self) -> Path:
+        """The subjects, and the store's parts with their fingerprints, that preprocess settled."""
+        return self.root / "inputs.json"
+
+    @property
     def attempts(self) -> Path:
         """Folder with one numbered folder an attempt."""
         return self.root / "attempts"

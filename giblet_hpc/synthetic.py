@@ -41,7 +41,7 @@ BASELINE = 800.0
 class StudySpec:
     """Sizes of a synthetic study."""
 
-    runs: tuple[int, ...] = (280, 160)
+    runs: tuple[int, ...] = (360, 160)
     """TRs of each scan run."""
     subjects: int = 4
     """Number of subjects."""

@@ -141,6 +141,8 @@ def delayed(features: NDArray[np.floating], delays: Sequence[int]) -> NDArray[np
     trs, columns = features.shape
     out = np.zeros((trs, len(delays), columns), dtype=np.float32)
     for position, lag in enumerate(delays):
+        if abs(lag) >= trs:
+            continue
         if lag >= 0:
             out[lag:, position] = features[: trs - lag]
         else:

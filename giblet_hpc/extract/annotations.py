@@ -15,7 +15,9 @@ from giblet_hpc.files import require_file
 from giblet_hpc.timing import Segment
 
 
-def read_segments(study: Study, lengths: Mapping[str, int]) -> dict[str, list[Segment]]:
+def read_segments(
+    study: Study, lengths: Mapping[str, int], scanned: Mapping[str, int] | None = None
+) -> dict[str, list[Segment]]:
     """Read the segments of every run, in order of their start.
 
     A sheet with TR columns places segments by them; its rows with no TR describe time that was
@@ -26,7 +28,9 @@ def read_segments(study: Study, lengths: Mapping[str, int]) -> dict[str, list[Se
     study : Study
         Where the sheets are and what their columns are called.
     lengths : mapping of str to int
-        TRs of each run.
+        TRs of each run that are used.
+    scanned : mapping of str to int, optional
+        TRs of each run that TR columns count, where a film cut a run short.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def read_segments(study: Study, lengths: Mapping[str, int]) -> dict[str, list[Se
     segments: dict[str, list[Segment]] = {run.name: [] for run in study.runs}
     if study.annotations.file:
         table = _read(study.root / study.annotations.file, study.annotations)
-        for run, rows in _by_run(table, study, lengths).items():
+        for run, rows in _by_run(table, study, scanned or lengths).items():
             segments[run] += rows
     for run_config in study.runs:
         if run_config.annotations:

@@ -122,10 +122,17 @@ def open_scans(subject: str, study: Study, bold: Bold) -> Scans:
     images = {run: opened[path] for run, path in files.items()}
     if "{run}" in bold.files:
         return Scans(images, {run: slice(None) for run in images})
-    return Scans(images, _concatenated_spans(study.runs))
+    return Scans(images, concatenated_spans(study.runs))
 
 
-def _concatenated_spans(runs: Sequence[ScanRun]) -> dict[str, slice]:
+def concatenated_spans(runs: Sequence[ScanRun]) -> dict[str, slice]:
+    """Return which volumes belong to each run in a file that holds all of them.
+
+    Raises
+    ------
+    ConfigError
+        When a run's length is not given.
+    """
     spans, start = {}, 0
     for run in runs:
         if run.trs is None:
@@ -224,6 +231,9 @@ def valid_trs(courses: NDArray[np.float32], trs: int) -> int:
     changing = np.flatnonzero(~same)
     if changing.size == 0:
         return 0
+    if (courses[length - 1] == courses[length - 1, 0]).all() and courses.shape[1] > 1:
+        # One value everywhere is no scan, even in a single volume.
+        return int(changing[-1]) + 1
     # The last distinct volume is followed by its constant fill; a run that does not end in a
     # fill is valid to its end.
     return length if changing[-1] == length - 2 else int(changing[-1]) + 1

@@ -57,6 +57,10 @@ def stage_environment(stage: Stage, *, ranks: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads),
         # Needed for bitwise repeatable matrix products on GPUs.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        # glibc gives large blocks back at once and takes them again, page by page: on CPUs that
+        # costs several times the arithmetic of the codec's convolutions.
+        "MALLOC_MMAP_THRESHOLD_": str(2**32),
+        "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -72,14 +72,12 @@ def check_order(paths: RunPaths, stages: Sequence[Stage]) -> None:
         paths.require_complete(earlier)
 
 
-def submit_local(job: StageJob, *, gpus: int) -> str:
+def submit_local(job: StageJob) -> str:
     """Start a job in the background on this machine.
 
     Parameters
     ----------
     job : StageJob
-    gpus : int
-        GPUs that it may use; submitit hides the others.
 
     Returns
     -------
@@ -90,7 +88,7 @@ def submit_local(job: StageJob, *, gpus: int) -> str:
 
     paths = RunPaths(job_folder(job))
     executor = LocalExecutor(folder=paths.jobs)
-    executor.update_parameters(timeout_min=LONGEST_MINUTES, gpus_per_node=gpus)
+    executor.update_parameters(timeout_min=LONGEST_MINUTES)
     for stage in job.stages:
         paths.update_state(
             stage, status="queued", host=socket.gethostname(), supervisor=0, reason="", hint=""
@@ -150,7 +148,13 @@ def cancel_local(paths: RunPaths) -> None:
     ConfigError
         When nothing of the run is running here.
     """
-    stage = running(paths)
-    if stage is None:
-        raise ConfigError(f"nothing of run {paths.name} is running on this machine")
-    os.kill(int(paths.stage_state(stage)["supervisor"]), signal.SIGTERM)
+    while True:
+        stage = running(paths)
+        if stage is None:
+            raise ConfigError(f"nothing of run {paths.name} is running on this machine")
+        process = int(paths.stage_state(stage)["supervisor"])
+        if process > 0:
+            os.kill(process, signal.SIGTERM)
+            return
+        # Just queued: its process has not said who it is. Zero would mean our own group.
+        time.sleep(0.2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -19,6 +20,7 @@ from giblet_hpc.runs import RunPaths, Stage
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 300.0
+TERM_SECONDS = 40.0
 PR_SET_PDEATHSIG = 1
 LAST_LINES = 15
 
@@ -43,20 +45,31 @@ class StageJob:
     stages: tuple[Stage, ...]
     ranks: int
     rebuild: bool = False
+    cuda_devices: str | None = None
+    """The submitter's CUDA_VISIBLE_DEVICES, which submitit's local executor replaces."""
 
     def __call__(self) -> int:
         """Run the stages; return the exit code of the last one that ran."""
         paths = RunPaths(Path(self.run_folder))
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if self.cuda_devices is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.cuda_devices
         code = 0
+        asked: list[int] = []
         for stage in self.stages:
             paths.update_state(stage, supervisor=os.getpid())
         for stage in self.stages:
             attempt = next_attempt(paths)
             with (attempt / "node-0.log").open("w") as output:
                 code = supervise(
-                    stage, paths, ranks=self.ranks, rebuild=self.rebuild, output=output
+                    stage,
+                    paths,
+                    ranks=self.ranks,
+                    rebuild=self.rebuild,
+                    output=output,
+                    asked=asked,
                 )
-            if paths.stage_state(stage).get("status") != "complete":
+            if asked or paths.stage_state(stage).get("status") != "complete":
                 for later in self.stages[self.stages.index(stage) + 1 :]:
                     paths.update_state(later, status="not started")
                 break
@@ -84,6 +97,7 @@ def supervise(
     ranks: int,
     rebuild: bool = False,
     output: IO[str] | None = None,
+    asked: list[int] | None = None,
 ) -> int:
     """Run one stage to its end and settle its state.
 
@@ -99,6 +113,8 @@ def supervise(
     rebuild : bool
     output : file, optional
         Receives the stage's output; this process's stderr by default.
+    asked : list of int, optional
+        Receives the signals that asked to stop.
 
     Returns
     -------
@@ -110,9 +126,11 @@ def supervise(
     environment = {
         **stage_environment(stage, ranks=ranks), **os.environ, "GIBLET_SUPERVISED": "1"
     }  # fmt: skip
-    paths.update_state(stage, status="running", host=socket.gethostname(), supervisor=os.getpid())
+    paths.update_state(
+        stage, status="running", host=socket.gethostname(), supervisor=os.getpid(), ranks=ranks
+    )
     write_json(paths.root / "attempts" / "last.json", {"stage": stage, "command": command})
-    asked: list[int] = []
+    asked = [] if asked is None else asked
     before = {
         number: signal.signal(number, lambda got, _: asked.append(got))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -132,7 +150,7 @@ def supervise(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return _settle(stage, paths, code)
+    return _settle(stage, paths, code, asked=bool(asked))
 
 
 def _die_with_parent() -> None:
@@ -148,6 +166,10 @@ def _wait(child: subprocess.Popen[bytes], paths: RunPaths, asked: list[int]) -> 
                 paths.stop.touch()
                 deadline = time.monotonic() + GRACE_SECONDS
             if deadline is not None and time.monotonic() > deadline:
+                # torchrun passes SIGTERM on to its ranks, which are in groups of their own.
+                child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(TERM_SECONDS)
                 _kill_group(child)
             time.sleep(POLL_SECONDS)
     finally:
@@ -164,11 +186,14 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _settle(stage: Stage, paths: RunPaths, code: int) -> int:
+def _settle(stage: Stage, paths: RunPaths, code: int, *, asked: bool) -> int:
     """Give the state a final status where the stage itself could not."""
     state = paths.stage_state(stage)
     status = state.get("status")
     if status in ("complete", "stopped"):
+        return 0
+    if asked and status != "failed":
+        paths.update_state(stage, status="stopped")
         return 0
     if status != "failed":
         reason = (

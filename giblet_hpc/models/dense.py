@@ -61,13 +61,9 @@ class Encoder(nn.Module):
         )
         self.voxels = nn.Sequential(*block(bottleneck, 16384, 0.3), nn.Linear(16384, shapes.voxels))
 
-    def forward(
-        self, video: torch.Tensor, audio: torch.Tensor, text: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return bottleneck (N, Z) and voxels (N, V) of N single TRs, inputs flattened."""
-        joined = torch.cat([self.video(video), self.audio(audio), self.text(text)], dim=1)
-        bottleneck = self.joint(joined)  # (N, Z)
-        return bottleneck, self.voxels(bottleneck)
+    def forward(self, video: torch.Tensor, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Return the bottleneck (N, Z) of N single TRs, inputs flattened."""
+        return self.joint(torch.cat([self.video(video), self.audio(audio), self.text(text)], dim=1))
 
 
 class Decoder(nn.Module):
@@ -146,13 +142,15 @@ class DenseModel(nn.Module):
             )
         video = batch.stimulus["video"].flatten(1).float() / 255
         audio = batch.stimulus["audio"].flatten(1).float()
-        bottleneck, voxels = self.encoder(video, audio, batch.stimulus["text"].flatten(1))
-        flat = self.decoder(bottleneck)
+        text = batch.stimulus["text"].flatten(1)
+        bottleneck = self.encoder(video, audio, text)[:, None, :]  # (N, 1, Z)
+        voxels = self.encoder.voxels(bottleneck[:, 0])
+        flat = self.decoder(bottleneck[:, 0])
         assert self.shapes.video and self.shapes.audio
         _, rows, columns = self.shapes.video
         return Output(
             voxels[:, None, None, :],
-            bottleneck[:, None, :],
+            bottleneck,
             voxels.new_zeros(()),
             {
                 "video": flat["video"].reshape(count, 1, 1, rows, columns, 3),

@@ -56,7 +56,7 @@ class Output(NamedTuple):
     bold: torch.Tensor
     """(B, L, S, V); S is 1 where a model does not tell subjects apart."""
     bottleneck: torch.Tensor
-    """(B, L, Z)."""
+    """(B, W, Z), the tensor that both scans and reconstructions are computed from."""
     map_penalty: torch.Tensor
     """Scalar: squared weights of the linear maps from vector features to voxels; 0 without."""
     reconstruction: dict[str, torch.Tensor]

@@ -367,4 +367,4 @@ class TemporalNet(nn.Module):
         if self.shapes.audio and not self.shapes.codes:
             reconstruction["audio"] = reconstruction["audio"].unflatten(2, self.shapes.audio)
         bold = self.voxels(bottleneck, batch.inside, target)
-        return Output(bold, now, self.map_penalty(), reconstruction)
+        return Output(bold, bottleneck, self.map_penalty(), reconstruction)

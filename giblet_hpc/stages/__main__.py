@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import errno
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,29 +17,53 @@ from giblet_hpc import log
 from giblet_hpc.errors import GibletError, StoreError
 from giblet_hpc.runs import STAGES, RunPaths, Stage
 
+PR_SET_PDEATHSIG = 1
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run_stage(stage: Stage, paths: RunPaths, *, rebuild: bool) -> bool:
-    """Run one stage in this process; return whether it finished (rather than was stopped)."""
-    config = paths.load_config()
-    if stage == "preprocess":
-        from giblet_hpc.stages import preprocess
+@contextlib.contextmanager
+def reporting(paths: RunPaths, stage: Stage, rank: int) -> Iterator[None]:
+    """Record why a stage fails, before the other ranks notice that this one is gone."""
+    try:
+        yield
+    except GibletError as error:
+        _note(error, paths, stage, rank)
+        raise
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            _note_bug(error, paths, stage)
+            raise
+        full = StoreError(
+            f"the disk is full or the quota is used up: {error.filename or error}",
+            hint="free some space and give the same command again; finished work is kept",
+        )
+        _note(full, paths, stage, rank)
+        raise full from None
+    except Exception as error:
+        _note_bug(error, paths, stage)
+        raise
 
-        preprocess.run(config, paths, rebuild=rebuild)
+
+def run_stage(stage: Stage, paths: RunPaths, *, rank: int, rebuild: bool) -> bool:
+    """Run one stage in this process; return whether it finished (rather than was stopped)."""
+    if stage == "preprocess":
+        with reporting(paths, stage, rank):
+            from giblet_hpc.stages import preprocess
+
+            preprocess.run(paths.load_config(), paths, rebuild=rebuild)
         return True
     from giblet_hpc.training.parallel import world
 
     # Rank 0 fits ridge and draws the report while the others wait.
     patience = timedelta(minutes=30) if stage == "train" else timedelta(hours=24)
-    with world(patience=patience) as here:
+    with world(patience=patience) as here, reporting(paths, stage, rank):
         if stage == "train":
             from giblet_hpc.stages import train
 
-            return train.run(config, paths, here)
+            return train.run(paths.load_config(), paths, here)
         from giblet_hpc.stages import evaluate
 
-        evaluate.run(config, paths, here)
+        evaluate.run(paths.load_config(), paths, here)
         return True
 
 
@@ -48,37 +75,28 @@ def main() -> int:
     parser.add_argument("--rebuild", action="store_true")
     arguments = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
+    if "RANK" in os.environ:
+        # torchrun puts ranks into sessions of their own; none may outlive it.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     log.setup(rank)
     paths = RunPaths(arguments.run)
     if rank == 0:
         paths.update_state(arguments.stage, status="running", pid=os.getpid(), reason="", hint="")
     try:
-        finished = run_stage(arguments.stage, paths, rebuild=arguments.rebuild)
+        finished = run_stage(arguments.stage, paths, rank=rank, rebuild=arguments.rebuild)
     except GibletError as error:
-        return _fail(error, paths, arguments.stage, rank)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            _note_bug(error, paths, arguments.stage)
-            raise
-        full = StoreError(
-            f"the disk is full or the quota is used up: {error.filename or error}",
-            hint="free some space and give the same command again; finished work is kept",
-        )
-        return _fail(full, paths, arguments.stage, rank)
-    except Exception as error:
-        _note_bug(error, paths, arguments.stage)
-        raise
+        # A supervisor shows the reason itself, once for all ranks.
+        if "GIBLET_SUPERVISED" not in os.environ:
+            sys.stderr.write(f"{error.render()}\n")
+        return error.exit_code
     if rank == 0:
         paths.update_state(arguments.stage, status="complete" if finished else "stopped")
     return 0
 
 
-def _fail(error: GibletError, paths: RunPaths, stage: Stage, rank: int) -> int:
-    # A supervisor shows the reason itself, once for all ranks.
-    if "GIBLET_SUPERVISED" not in os.environ:
-        sys.stderr.write(f"{error.render()}\n")
+def _note(error: GibletError, paths: RunPaths, stage: Stage, rank: int) -> None:
+    """Record a user's error; any rank may be the one that saw it."""
     try:
-        # Any rank may be the one that saw the reason.
         paths.update_state(
             stage,
             status="failed",
@@ -89,12 +107,14 @@ def _fail(error: GibletError, paths: RunPaths, stage: Stage, rank: int) -> int:
         )
     except OSError:
         sys.stderr.write("the run's state could not be written either\n")
-    return error.exit_code
 
 
 def _note_bug(error: Exception, paths: RunPaths, stage: Stage) -> None:
     """Record an error that is not the user's; its traceback goes to the log."""
     with contextlib.suppress(OSError):
+        if paths.stage_state(stage).get("status") == "failed":
+            # A rank that lost its peer says less than the peer did.
+            return
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         paths.update_state(stage, status="failed", reason=reason, hint="", exit_code=1)
 

@@ -22,6 +22,7 @@ from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation import report, samples, scores
 from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
 from giblet_hpc.evaluation.prediction import load_best, predict_test
+from giblet_hpc.extract.bold import find_subjects
 from giblet_hpc.extract.text import LSA
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.runs import Heartbeat, RunPaths
@@ -29,7 +30,7 @@ from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.stages.train import fitted_of
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.data import StudyArrays, load_study
+from giblet_hpc.training.data import GROUP_MEAN, StudyArrays, load_study
 from giblet_hpc.training.fitted import Fitted
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.parallel import World
@@ -55,8 +56,9 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
     """
     torch.use_deterministic_algorithms(True)
     beat = Heartbeat(paths, "evaluate")
-    study = load_study(config)
-    everyone = load_study(config, per_subject=True) if world.is_main else None
+    inputs = read_json(paths.inputs)
+    study = load_study(config, inputs)
+    everyone = load_study(config, inputs, per_subject=True) if world.is_main else None
     results = []
     for fold in load_folds(paths):
         folder = paths.evaluation / fold.name
@@ -67,7 +69,7 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
         manifest = load_best(trainer, paths.checkpoints(fold.name))
         if world.is_main:
             beat.beat(phase=f"predicting {fold.name}")
-            _discard_others(folder, config, checkpoint.best(paths.checkpoints(fold.name)))
+            _discard_others(folder, config, paths, checkpoint.best(paths.checkpoints(fold.name)))
         if not world.from_main((folder / "predictions.npy").is_file()):
             predict_test(trainer, folder)
         if everyone is not None:
@@ -80,9 +82,10 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
     world.wait()
 
 
-def _discard_others(folder: Path, config: RunConfig, best: Path) -> None:
-    """Remove products that another checkpoint or config made."""
+def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Path) -> None:
+    """Remove products that another checkpoint, config or store made."""
     made_from = {
+        "inputs": read_json(paths.inputs),
         "checkpoint": read_json(best / checkpoint.MANIFEST)["files"],
         "config": fingerprint(config),
     }
@@ -110,9 +113,9 @@ def _score(
         "model": np.load(folder / "predictions.npy"),
         "ridge": _ridge(config, study, fitted, fold, folder / "ridge.npy"),
     }
-    if not (folder / "scores.json").is_file():
+    if not (folder / "fold.json").is_file():
         _write_scores(config, folder, fold, study, everyone, predictions, manifest)
-    rows = read_json(folder / "scores.json")
+    rows = read_json(folder / "fold.json")
     with np.load(folder / "maps.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
     with np.load(folder / "reconstruction.npz") as archive:
@@ -176,7 +179,7 @@ def _write_scores(
     trained = ", ".join(dict.fromkeys(block.run for block in fold.train))
     tested = ", ".join(dict.fromkeys(block.run for block in fold.test))
     write_json(
-        folder / "scores.json",
+        folder / "fold.json",
         {
             "title": f"trained on {trained}, tested on {tested}",
             "fold": fold.name,
@@ -207,7 +210,10 @@ def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None
         raise DataError(f"evaluate.best_r not found: {path}")
     volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)
     values: NDArray[np.float64] = volume[study.mask].T
-    return values[: len(study.subjects)]
+    if study.subjects == (GROUP_MEAN,):
+        return values[:1]
+    everyone = find_subjects(config.study.model_copy(update={"subjects": "all"}), config.bold)
+    return values[[everyone.index(name) for name in study.subjects]]
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -235,8 +241,8 @@ def _write_results(config: RunConfig, paths: RunPaths, folds: list[dict[str, Any
 def _notes(config: RunConfig) -> list[str]:
     delays = delays_of(config.evaluate.ridge, config.study.tr)
     notes = [
-        "Scans were z-scored per voxel and run, test runs by their own mean and deviation (the "
-        "field's convention, which uses the test run's scans but not their order).",
+        "Scans were z-scored (and filtered, where asked) per voxel over each whole run, test TRs "
+        "included: the field's convention, which uses the mean and deviation of test scans.",
         "Correlations are over time, after removing each run's mean, on all test TRs at once.",
         f"The split leaves {config.split.purge_trs} TRs between parts of a run; the network's "
         f"memory is {config.memory_trs} TRs.",

@@ -66,7 +66,13 @@ def survey(config: RunConfig) -> StudyPlan:
     }
     options = config.features.video
     fps = (options.fps if options else None) or next((film.fps for film in films.values()), 0.0)
-    segments = sheets.read_segments(config.study, lengths) if config.features.text else {}
+    scanned = {
+        run.name: run.trs or max(scan.trs(run.name) for scan in scans.values())
+        for run in config.study.runs
+    }
+    segments = {}
+    if config.features.text:
+        segments = sheets.read_segments(config.study, lengths, scanned)
     return StudyPlan(subjects, lengths, grid, fps, segments)
 
 
@@ -282,6 +288,14 @@ def confounds_path(config: RunConfig, subject: str, run: str) -> Path:
     return config.study.root / config.bold.confounds.format(subject=subject, run=run)
 
 
+def rows_in_file(config: RunConfig, run: str) -> list[int]:
+    """Return the first volume and the end of a run in a file of all runs; empty for own files."""
+    if "{run}" in config.bold.files:
+        return []
+    span = bold.concatenated_spans(config.study.runs)[run]
+    return [span.start, span.stop]
+
+
 def bold_parts(
     config: RunConfig, plan: StudyPlan, digests: Digests, *, mask: Part, voxels: int
 ) -> dict[tuple[str, str], tuple[Part, Part, Part]]:
@@ -299,6 +313,7 @@ def bold_parts(
                 "scans": inputs,
                 "tr": config.study.tr,
                 "run": run,
+                "rows": rows_in_file(config, run),
                 "mask": mask.fingerprint,
                 "bold": settings,
                 "code": code_digest(bold),

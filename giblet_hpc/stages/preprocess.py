@@ -15,6 +15,7 @@ from giblet_hpc import timing
 from giblet_hpc.config import RunConfig, ScanRun
 from giblet_hpc.errors import DataError
 from giblet_hpc.extract import audio, bold, codec, text, video
+from giblet_hpc.files import write_json
 from giblet_hpc.log import progress
 from giblet_hpc.runs import Heartbeat, RunPaths
 from giblet_hpc.splits import make_folds, save_folds
@@ -64,6 +65,9 @@ def run(config: RunConfig, paths: RunPaths, *, rebuild: bool = False) -> None:
         beat.beat(phase=f"{modality} {run_name}")
         writers[modality](config, by_name[run_name], study, store, part, beat)
     save_folds(folds, paths, purge_trs=config.split.purge_trs)
+    made = [*stimulus, mask_part, *itertools.chain(*scans.values())]
+    fingerprints = {part.name: part.fingerprint for part in made}
+    write_json(paths.inputs, {"subjects": list(study.subjects), "parts": fingerprints})
     logger.info("store %s: %d voxels, %s", store.path, mask.sum(), dict(study.lengths))
 
 
@@ -159,7 +163,12 @@ def _write_scans(
     confounds = None
     if config.bold.confounds:
         table = planning.confounds_path(config, subject, run_name)
-        confounds = bold.read_confounds(table, config.bold.confound_columns)[:valid]
+        rows = bold.read_confounds(table, config.bold.confound_columns)
+        if "{run}" not in config.bold.confounds:
+            rows = rows[slice(*planning.rows_in_file(config, run_name))]
+        if len(rows) < valid:
+            raise DataError(f"{table} has {len(rows)} rows for the {valid} TRs of run {run_name}")
+        confounds = rows[:valid]
     cleaned = bold.clean(courses[:valid], bold=config.bold, tr=config.study.tr, confounds=confounds)
     scores = np.zeros(scores_part.shape, dtype=np.float32)
     scores[:valid], statistics = bold.standardise(cleaned)

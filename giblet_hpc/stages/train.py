@@ -9,6 +9,7 @@ import time
 import torch
 
 from giblet_hpc.config import RunConfig
+from giblet_hpc.files import read_json
 from giblet_hpc.runs import RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training.data import StudyArrays, load_study
@@ -63,7 +64,7 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     """
     torch.use_deterministic_algorithms(True)
     stop = StopRequest(paths)
-    study = load_study(config)
+    study = load_study(config, read_json(paths.inputs))
     for fold in load_folds(paths):
         fitted = fitted_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(

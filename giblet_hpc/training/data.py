@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.config import RunConfig
+from giblet_hpc.errors import StoreError
 from giblet_hpc.models.shapes import Batch
 from giblet_hpc.splits import Block
 from giblet_hpc.store import FeatureStore
@@ -50,24 +51,36 @@ class StudyArrays:
         return int(self.mask.sum())
 
 
-def load_study(config: RunConfig, *, per_subject: bool | None = None) -> StudyArrays:
+def load_study(
+    config: RunConfig, inputs: Mapping[str, Any], *, per_subject: bool | None = None
+) -> StudyArrays:
     """Read a study's features and scans from its store.
 
     Parameters
     ----------
     config : RunConfig
+    inputs : mapping
+        What preprocess settled for the run: ``subjects``, and ``parts`` with fingerprints.
     per_subject : bool, optional
         Override of ``bold.mode``.
 
     Raises
     ------
     StoreError
-        When a part is missing or incomplete.
+        When a part is missing, incomplete, or made anew with other settings since.
     """
     assert config.study.store is not None
     store = FeatureStore(config.study.store)
+    for name, fingerprint in inputs["parts"].items():
+        if store.part(name).fingerprint != fingerprint:
+            raise StoreError(
+                f"{store.path}: `{name}` was made anew with other settings since this run's "
+                "preprocess",
+                hint="run preprocess for this run again, with a store of its own "
+                "(study.store) if another run uses this one",
+            )
     first = config.study.runs[0].name
-    subjects = chosen_subjects(store, config)
+    subjects = tuple(inputs["subjects"])
     separate = config.bold.mode == "per_subject" if per_subject is None else per_subject
     runs = {}
     for run in config.study.runs:
@@ -88,20 +101,6 @@ def load_study(config: RunConfig, *, per_subject: bool | None = None) -> StudyAr
         words,
         store.read("codebooks") if audio and audio.kind == "codes" else None,
     )
-
-
-def chosen_subjects(store: FeatureStore, config: RunConfig) -> tuple[str, ...]:
-    """Return the subjects that the store holds of those the config names."""
-    first = config.study.runs[0].name
-    stored = [p.name.split("/")[1] for p in store.parts() if p.name.startswith("bold/")]
-    names = tuple(dict.fromkeys(stored))
-    if isinstance(config.study.subjects, int):
-        names = names[: config.study.subjects]
-    elif config.study.subjects != "all":
-        names = config.study.subjects
-    for name in names:
-        store.part(f"bold/{name}/{first}")
-    return names
 
 
 def _read_scans(

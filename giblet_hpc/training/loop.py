@@ -95,7 +95,11 @@ class Trainer:
         )
         self._wrapped: nn.Module = self.model
         if world.size > 1:
-            self._wrapped = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+            # DDP otherwise regroups its buckets after the first step, so that a resumed run would
+            # sum gradients in another order than an undisturbed one.
+            self._wrapped = DistributedDataParallel(
+                self.model, gradient_as_bucket_view=True, find_unused_parameters=True
+            )
         self._autocast = uses_bf16(config, world.device)
         self.step = 0
         self.finished = False
@@ -250,6 +254,8 @@ class Trainer:
         """Return each component's share of the gradient norm at the bottleneck."""
         norms = {}
         for name, part in parts.items():
+            if not part.requires_grad:
+                continue
             found = torch.autograd.grad(
                 part, output.bottleneck, retain_graph=True, allow_unused=True
             )[0]
@@ -353,6 +359,13 @@ class Trainer:
         self.finished = manifest["finished"]
         self._best = manifest["best"]
         self._best_step = manifest["best_step"]
+        if manifest["world_size"] != self.world.size:
+            logger.warning(
+                "the checkpoint is of %d ranks, this is %d: the run goes on, but not bitwise as "
+                "it would have",
+                manifest["world_size"],
+                self.world.size,
+            )
         self._stale_validations = manifest["stale_validations"]
         if self.world.is_main and self._best_step is not None:
             # A kill may have come between the checkpoint's commit and the pointer to the best.

@@ -139,6 +139,22 @@ def test_tr_columns_run_on_and_rows_without_trs_are_left_out(tmp_path: Path) -> 
     assert segments == {"a": [(0, 2, "p"), (2, 4, "q")], "b": [(0, 2, "r")]}
 
 
+def test_tr_columns_count_scanned_trs_also_where_a_film_cut_a_run_short(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {
+            "Start": [0, 6, 0],
+            "End": [6, 8, 4],
+            "TR1": [1, 4, 5],
+            "TR2": [3, 4, 6],
+            "Words": list("pqr"),
+        }
+    )
+    segments = read_segments(
+        study(tmp_path, table, start_tr="TR1", end_tr="TR2"), {"a": 3, "b": 4}, {"a": 4, "b": 4}
+    )
+    assert segments == {"a": [(0, 3, "p")], "b": [(0, 2, "r")]}
+
+
 def test_sheets_that_do_not_fit(tmp_path: Path) -> None:
     table = pd.DataFrame({"Start": [0], "End": [4], "Word": ["x"]})
     with pytest.raises(DataError, match=r"lacks the columns \['Words'\]") as caught:

@@ -102,7 +102,7 @@ def test_any_modalities(modalities: str) -> None:
     batch = batch_of(shapes)
     output = build(shapes)(batch, FRAMES)
     assert output.bold.shape == batch.bold.shape
-    assert output.bottleneck.shape == (2, 6, 8)
+    assert output.bottleneck.shape == (2, 9, 8)
     assert set(output.reconstruction) == set(shapes.modalities)
     if "v" in modalities:
         assert output.reconstruction["video"].shape == (2, 6, 3, 20, 36, 3)

@@ -114,6 +114,8 @@ def test_store_of_other_settings(data: Path, cli: Cli, demo_config: str) -> None
     assert "features.video.width: 32 -> 40" in done.stderr
     assert cli("store", "verify", "store.zarr").stdout == "all shards are good\n"
     cli("run", "preprocess", "other", "--config", demo_config, *other, "--rebuild")
+    stale = cli("run", "train", "demo", "--ranks", "2", check=False)
+    assert_one_screen(stale, "was made anew with other settings since this run's preprocess")
 
 
 def test_full_disk(data: Path, cli: Cli, demo_config: str, tmp_path: Path) -> None:

@@ -120,6 +120,10 @@ def test_pipeline_from_files_to_report(cli: Cli, tiny_options: list[str], demo_c
     assert "complete" in cli("status").stdout
     log = cli("logs", "demo").stdout
     assert "report:" in log
+    share = [row["gradient_share/fmri"] for row in figures(run, "train")]
+    assert min(share) > 0.2, "the scans are trained for"
+    cli("run", "evaluate", "demo", "--ranks", "2")
+    assert json.loads((run / "evaluation" / "scores.json").read_text()) == [fold]
     before = (run / "report.html").stat().st_mtime_ns
     again = cli("submit", "pipeline", *options, "--ranks", "2", "--wait")
     assert "already complete" in again.stderr
@@ -155,6 +159,7 @@ def test_killed_training_resumes_bitwise(
     # As if the last kill had come between a commit and the pointer to the best.
     (run / "checkpoints" / "best").unlink(missing_ok=True)
     cli("run", "train", "killed", "--ranks", "2")
+    assert not (run / "STOP").exists()
     assert_same_state(weights(cli.runs / "calm", total), weights(run, total))
     for kind in ("validation", "train"):
         assert figures(run, kind) == figures(cli.runs / "calm", kind)
