@@ -114,7 +114,7 @@ def _continuous(path: Path, start: float, total: int) -> Iterator[NDArray[np.flo
         samples = block
         offset = round((seconds - start) * SAMPLE_RATE)
         # A timestamp is exact to about a millisecond; smaller steps are not gaps.
-        if abs(offset - written) < SAMPLE_RATE // 100:
+        if written and abs(offset - written) < SAMPLE_RATE // 100:
             offset = written
         if offset < written:
             samples = block[written - offset :]
