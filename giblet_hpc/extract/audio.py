@@ -34,7 +34,7 @@ class Encoder(Protocol):
 
 
 def sound_blocks(path: Path) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """Decode a film's first sound track to 24 kHz mono.
+    """Decode a film's first sound track to 24 kHz mono, the mean of its channels.
 
     Yields
     ------
@@ -55,18 +55,18 @@ def sound_blocks(path: Path) -> Iterator[tuple[float, NDArray[np.float32]]]:
         if container.streams.video:
             picture = container.streams.video[0]
             origin = float((picture.start_time or 0) * picture.time_base)
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
         clock: float | None = None
         try:
             for frame in container.decode(stream):
                 if clock is None or abs((frame.time or clock) - clock) > 0.1:
                     clock = frame.time or 0.0
                 for part in resampler.resample(frame):
-                    samples = part.to_ndarray().reshape(-1)
+                    samples = part.to_ndarray().mean(axis=0, dtype=np.float32)
                     yield clock - origin, samples
                     clock += len(samples) / SAMPLE_RATE
             for part in resampler.resample(None):
-                yield (clock or 0.0) - origin, part.to_ndarray().reshape(-1)
+                yield (clock or 0.0) - origin, part.to_ndarray().mean(axis=0, dtype=np.float32)
         except av.error.FFmpegError as error:
             raise DataError(f"{path}: the sound cannot be decoded: {error.strerror}") from None
 

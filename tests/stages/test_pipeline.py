@@ -136,7 +136,7 @@ def test_killed_training_resumes_bitwise(
     cli: Cli, tiny_options: list[str], demo_config: str
 ) -> None:
     """Three kills at arbitrary steps: the same weights, optimizer state and figures at the end."""
-    options = [*tiny_options, "train.epochs=30", "train.keep_last=3"]
+    options = [*tiny_options, "train.epochs=60", "train.keep_last=3"]
     cli("run", "preprocess", "calm", "--config", demo_config, *sets(options))
     cli("run", "train", "calm", "--ranks", "2")
     cli("run", "preprocess", "killed", "--config", demo_config, *sets(options))
