@@ -144,6 +144,7 @@ class DenseModel(nn.Module):
         audio = batch.stimulus["audio"].flatten(1).float()
         text = batch.stimulus["text"].flatten(1)
         bottleneck = self.encoder(video, audio, text)[:, None, :]  # (N, 1, Z)
+        self.seen_bottleneck = bottleneck
         voxels = self.encoder.voxels(bottleneck[:, 0])
         flat = self.decoder(bottleneck[:, 0])
         assert self.shapes.video and self.shapes.audio

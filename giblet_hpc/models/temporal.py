@@ -357,6 +357,7 @@ class TemporalNet(nn.Module):
         """
         target = batch.bold.shape[1]
         bottleneck = self.encode(batch)
+        self.seen_bottleneck = bottleneck
         now = bottleneck[:, -target:]
         reconstruction = {}
         for name, decoder in self.decoders.items():

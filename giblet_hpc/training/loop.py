@@ -220,7 +220,7 @@ class Trainer:
             output = self._forward(batch, frames)
             parts = self.losses.components(output, batch, frames)
             loss = torch.stack(list(parts.values())).sum() / options.accumulation
-            shares = self._gradient_shares(parts, output) if logged else {}
+            shares = self._gradient_shares(parts) if logged else {}
             loss.backward()  # type: ignore[no-untyped-call]
         if not logged:
             return {}
@@ -250,15 +250,16 @@ class Trainer:
                 )
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _gradient_shares(self, parts: dict[str, torch.Tensor], output: Output) -> dict[str, float]:
+    def _gradient_shares(self, parts: dict[str, torch.Tensor]) -> dict[str, float]:
         """Return each component's share of the gradient norm at the bottleneck."""
+        # DDP hands out copies of a model's outputs, which nothing else is computed from.
+        bottleneck = self.model.seen_bottleneck
+        assert isinstance(bottleneck, torch.Tensor)
         norms = {}
         for name, part in parts.items():
             if not part.requires_grad:
                 continue
-            found = torch.autograd.grad(
-                part, output.bottleneck, retain_graph=True, allow_unused=True
-            )[0]
+            found = torch.autograd.grad(part, bottleneck, retain_graph=True, allow_unused=True)[0]
             norms[name] = 0.0 if found is None else float(found.float().norm())
         total = sum(norms.values()) or 1.0
         shares = {f"gradient_share/{name}": value / total for name, value in norms.items()}
