@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import sha256_json, write_text
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -35,14 +37,7 @@ def load(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     ConfigError
         When the file cannot be read or a field is wrong; all wrong fields are listed.
     """
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no fields", hint="see configs/ for examples")
+    tree = read_tree(path)
     for override in overrides:
         apply_override(tree, override)
     return validate(tree, source=str(path))
@@ -80,6 +75,25 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key}: there is no such field to set") from None
 
 
+def read_tree(path: Path) -> dict[str, Any]:
+    """Read the fields of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be read.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is not a YAML file: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no fields", hint="see configs/ for examples")
+    return tree
+
+
 def validate(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     """Check a tree of plain values against the schema.
 
@@ -88,15 +102,9 @@ def validate(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     ConfigError
         Listing every wrong field: where, what was given, what is allowed.
     """
-    try:
-        config = RunConfig.model_validate(tree)
-    except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors(include_url=False)]
-        noun = "problem" if len(lines) == 1 else "problems"
-        raise ConfigError(
-            "\n  ".join([f"{len(lines)} {noun} in {source}:", *lines]),
-            hint="`giblet-hpc config schema` lists all fields",
-        ) from None
+    config = validate_section(
+        tree, RunConfig, source=source, hint="`giblet-hpc config schema` lists all fields"
+    )
     store = config.study.store or Path("stores") / f"{config.study.name}.zarr"
     study = config.study.model_copy(
         update={"root": config.study.root.resolve(), "store": store.resolve()}
@@ -104,10 +112,30 @@ def validate(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     return config.model_copy(update={"study": study})
 
 
-def _explain(problem: Any) -> str:
+def validate_section(
+    tree: Mapping[str, Any], model: type[Model], *, source: str, hint: str
+) -> Model:
+    """Check a tree of plain values against a part of a schema.
+
+    Raises
+    ------
+    ConfigError
+        Listing every wrong field: where, what was given, what is allowed.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(problem, model) for problem in error.errors(include_url=False)]
+        noun = "problem" if len(lines) == 1 else "problems"
+        raise ConfigError(
+            "\n  ".join([f"{len(lines)} {noun} in {source}:", *lines]), hint=hint
+        ) from None
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(problem["loc"][:-1])
+        known = _fields_at(problem["loc"][:-1], model)
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
         guess = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
         return f"{where}: unknown field; {guess}"
@@ -117,9 +145,8 @@ def _explain(problem: Any) -> str:
     return f"{where}: {message}; got {problem['input']!r}" if where else message
 
 
-def _fields_at(location: Iterable[Any]) -> list[str]:
+def _fields_at(location: Iterable[Any], section: type[BaseModel]) -> list[str]:
     """Names of the fields of the section at ``location``."""
-    section: type[BaseModel] = RunConfig
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
             found = _section_type(section.model_fields[part].annotation)

@@ -17,6 +17,8 @@ from giblet_hpc.files import read_json, write_json
 Stage = Literal["preprocess", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
 HEARTBEAT_SECONDS = 5.0
+ATTEMPT = "GIBLET_ATTEMPT"
+"""Variable that names the folder of the attempt that a stage's processes belong to."""
 
 
 def default_runs_folder() -> Path:
@@ -51,10 +53,25 @@ class RunPaths:
         """Where the run stands."""
         return self.root / "state.json"
 
+    def part_state(self, part: str) -> Path:
+        """Where one part of preprocess stands, which has a job of its own."""
+        return self.root / "preprocess" / f"{part}.json"
+
     @property
     def stop(self) -> Path:
-        """A file whose presence asks a stage to stop at the next step boundary."""
+        """A file whose presence asks a stage to stop at the next step boundary, for good."""
         return self.root / "STOP"
+
+    @property
+    def stops(self) -> tuple[Path, ...]:
+        """All files that ask this process's stage to stop: the run's, and its own attempt's."""
+        attempt = os.environ.get(ATTEMPT)
+        return (self.stop, Path(attempt) / "STOP") if attempt else (self.stop,)
+
+    @property
+    def cluster(self) -> Path:
+        """The profile of the place that the run was submitted to."""
+        return self.root / "cluster.yaml"
 
     @property
     def split(self) -> Path:
@@ -146,17 +163,29 @@ class RunPaths:
         state: dict[str, Any] = read_json(self.state)
         return state
 
-    def update_state(self, stage: Stage, **fields: Any) -> None:
+    def update_state(self, stage: Stage, *, part: str = "", **fields: Any) -> None:
         """Change some fields of a stage's state; the heartbeat is set to now."""
+        if part:
+            entry = {**self.stage_state(stage, part=part), **fields, "heartbeat": time.time()}
+            write_json(self.part_state(part), entry)
+            return
         state = self.read_state()
-        entry = state["stages"].setdefault(stage, {})
-        entry.update(fields, heartbeat=time.time())
+        state["stages"].setdefault(stage, {}).update(fields, heartbeat=time.time())
         write_json(self.state, state)
 
-    def stage_state(self, stage: Stage) -> Mapping[str, Any]:
-        """Return one stage's state; empty when it never ran."""
+    def stage_state(self, stage: Stage, *, part: str = "") -> Mapping[str, Any]:
+        """Return the state of a stage, or of one part of preprocess; empty when it never ran."""
+        if part:
+            file = self.part_state(part)
+            return read_json(file) if file.is_file() else {}
         entry: Mapping[str, Any] = self.read_state()["stages"].get(stage, {})
         return entry
+
+    def checkpoint_step(self) -> int:
+        """Return the step of the newest checkpoint, summed over folds: what a crash cannot undo."""
+        pointers = [*(self.root / "checkpoints").glob("latest")]
+        pointers += (self.root / "checkpoints").glob("*/latest")
+        return sum(int(pointer.read_text().rpartition("-")[2]) for pointer in pointers)
 
     def require_complete(self, stage: Stage) -> None:
         """Check that an earlier stage has finished.
@@ -183,11 +212,14 @@ class Heartbeat:
         The run.
     stage : str
         The stage that makes progress.
+    part : str
+        The part of preprocess that does.
     """
 
-    def __init__(self, paths: RunPaths, stage: Stage) -> None:
+    def __init__(self, paths: RunPaths, stage: Stage, *, part: str = "") -> None:
         self._paths = paths
         self._stage = stage
+        self._part = part
         self._last = 0.0
 
     def beat(self, **fields: Any) -> None:
@@ -195,4 +227,4 @@ class Heartbeat:
         now = time.monotonic()
         if now - self._last >= HEARTBEAT_SECONDS:
             self._last = now
-            self._paths.update_state(self._stage, **fields)
+            self._paths.update_state(self._stage, part=self._part, **fields)

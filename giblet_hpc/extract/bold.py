@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,45 +55,6 @@ class Scans:
         length = self.images[run].shape[3]
         span = self.spans[run]
         return len(range(*span.indices(length)))
-
-
-def find_subjects(study: Study, bold: Bold) -> tuple[str, ...]:
-    """Return the names of the subjects to use, in natural order.
-
-    Raises
-    ------
-    DataError
-        When no file matches, or a listed subject has none.
-    """
-    pattern = bold.files.replace("{run}", study.runs[0].name)
-    before, after = pattern.split("{subject}", 1)
-    found = {}
-    for path in sorted(study.root.glob(f"{before}*{after.replace('{subject}', '*')}")):
-        relative = path.relative_to(study.root).as_posix()
-        regex = "(?P<s>[^/]+)".join(map(re.escape, (before, after.split("{subject}")[0])))
-        if match := re.match(regex, relative):
-            found[match["s"]] = path
-    names = sorted(found, key=lambda name: [int(p) if p.isdigit() else p for p in
-                                            re.split(r"(\d+)", name)])  # fmt: skip
-    if not names:
-        raise DataError(
-            f"no scans match {study.root / pattern}",
-            hint="check study.root and bold.files; the config shows them with "
-            "`giblet-hpc config show`",
-        )
-    if study.subjects == "all":
-        return tuple(names)
-    if isinstance(study.subjects, int):
-        if study.subjects > len(names):
-            raise DataError(f"study.subjects asks for {study.subjects}; found {len(names)}")
-        return tuple(names[: study.subjects])
-    absent = [name for name in study.subjects if name not in names]
-    if absent:
-        raise DataError(
-            f"study.subjects lists {absent}, who have no scans; found {names}",
-            hint="correct study.subjects, or check bold.files",
-        )
-    return tuple(study.subjects)
 
 
 def scan_files(subject: str, study: Study, bold: Bold) -> dict[str, Path]:

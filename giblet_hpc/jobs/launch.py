@@ -4,55 +4,127 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from giblet_hpc.runs import Stage
 
 PARALLEL_STAGES: tuple[Stage, ...] = ("train", "evaluate")
+JOIN_SECONDS = 900
+SHUTDOWN_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the processes of a stage are spread, and how they find each other.
+
+    Parameters
+    ----------
+    ranks : int
+        Processes on each node.
+    nodes, node : int
+        How many nodes, and which of them this is.
+    head : str
+        Name of node 0; of no account with one node.
+    port : int
+        Free port of node 0.
+    meeting : str
+        Name of the rendezvous: processes of an earlier execution must not walk in.
+    host : str
+        This node's name, that the others know it by.
+    """
+
+    ranks: int
+    nodes: int = 1
+    node: int = 0
+    head: str = "localhost"
+    port: int = 0
+    meeting: str = ""
+    host: str = ""
+
+    @property
+    def world(self) -> int:
+        """Processes on all nodes."""
+        return self.ranks * self.nodes
 
 
 def stage_command(
-    stage: Stage, run_folder: Path, *, ranks: int, rebuild: bool = False, python: str = ""
+    stage: Stage, run_folder: Path, geometry: Geometry, *, part: str = "", rebuild: bool = False
 ) -> list[str]:
-    """Return the command that runs a stage on this machine.
+    """Return the command that runs a stage on a node.
 
     Parameters
     ----------
     stage : str
     run_folder : Path
-    ranks : int
-        Processes; preprocess always takes one.
+    geometry : Geometry
+        Of train and evaluate; preprocess is one process.
+    part : str
+        For preprocess: the one part to make.
     rebuild : bool
         For preprocess: replace parts made with other settings.
-    python : str
-        Interpreter; this one by default.
 
     Returns
     -------
     list of str
         torchrun where there are several ranks, else the stage itself.
     """
-    interpreter = python or sys.executable
     arguments = ["giblet_hpc.stages", stage, str(run_folder)]
+    if part:
+        arguments += ["--part", part]
     if rebuild and stage == "preprocess":
         arguments.append("--rebuild")
-    if stage not in PARALLEL_STAGES or ranks == 1:
-        return [interpreter, "-m", *arguments]
-    torchrun = [
-        "--nnodes=1",
-        f"--nproc-per-node={ranks}",
+    if stage not in PARALLEL_STAGES or geometry.world == 1:
+        return [sys.executable, "-m", *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "giblet_hpc.stages.torchrun",
+        *torchrun_options(geometry),
+        "-m",
+        *arguments,
+    ]
+
+
+def torchrun_options(geometry: Geometry) -> list[str]:
+    """Return torchrun's options.
+
+    c10d finds out by host names which agent hosts the store, and is wrong where a node has several
+    names; so each is told. Agents wait no longer than `join_timeout` for each other.
+    """
+    options = [
+        f"--nnodes={geometry.nodes}",
+        f"--nproc-per-node={geometry.ranks}",
         "--rdzv-backend=c10d",
-        "--rdzv-endpoint=localhost:0",
+        f"--rdzv-endpoint={geometry.head}:{geometry.port}",
         "--max-restarts=0",
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
+        f"--shutdown-timeout={SHUTDOWN_SECONDS}",
     ]
-    return [interpreter, "-m", "giblet_hpc.stages.torchrun", *torchrun, "-m", *arguments]
+    if geometry.nodes == 1:
+        return options
+    is_head = "true" if geometry.node == 0 else "false"
+    return [
+        *options,
+        f"--rdzv-id={geometry.meeting}",
+        f"--rdzv-conf=is_host={is_head},join_timeout={JOIN_SECONDS}",
+        f"--local-addr={geometry.host}",
+    ]
 
 
-def stage_environment(stage: Stage, *, ranks: int) -> dict[str, str]:
-    """Return the variables that a stage's processes get unless the user has set them."""
+def stage_environment(stage: Stage, *, ranks: int, cores: int | None = None) -> dict[str, str]:
+    """Return the variables that a stage's processes get unless the user has set them.
+
+    Parameters
+    ----------
+    stage : str
+    ranks : int
+        Processes on a node.
+    cores : int, optional
+        Cores of the node that the job may use; by default all that this process may use.
+    """
     processes = ranks if stage in PARALLEL_STAGES else 1
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, (cores or len(os.sched_getaffinity(0))) // processes)
     return {
         "OMP_NUM_THREADS": str(threads),
         # Needed for bitwise repeatable matrix products on GPUs.

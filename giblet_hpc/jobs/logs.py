@@ -7,35 +7,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from giblet_hpc.errors import ConfigError
+from giblet_hpc.jobs.attempts import all_attempts
 from giblet_hpc.runs import RunPaths
 
 
-def log_files(paths: RunPaths) -> list[Path]:
-    """Return the log files of all attempts, oldest first."""
-    folders = [p for p in paths.attempts.glob("[0-9]*") if p.name.isdigit()]
-    return [
-        file
-        for folder in sorted(folders, key=lambda p: int(p.name))
-        for file in sorted(folder.glob("node-*.log"))
-    ]
+def log_files(paths: RunPaths, node: int = 0) -> list[Path]:
+    """Return a node's log files of all attempts, oldest first."""
+    files = [attempt.log(node) for attempt in all_attempts(paths)]
+    return [file for file in files if file.is_file()]
 
 
-def latest_log(paths: RunPaths) -> Path:
-    """Return the newest log file.
+def latest_log(paths: RunPaths, node: int = 0) -> Path:
+    """Return a node's newest log file.
 
     Raises
     ------
     ConfigError
         When nothing has run yet.
     """
-    files = log_files(paths)
+    files = log_files(paths, node)
     if not files:
         raise ConfigError(f"run {paths.name} has no log yet", hint="has it been submitted?")
     return files[-1]
 
 
 def follow(
-    paths: RunPaths, *, known: set[Path], ended: Callable[[], bool], seconds: float = 0.3
+    paths: RunPaths,
+    *,
+    known: set[Path],
+    ended: Callable[[], bool],
+    node: int = 0,
+    seconds: float = 0.5,
 ) -> Iterator[str]:
     """Yield text as it is written to logs that are not in ``known``, until the job has ended.
 
@@ -46,13 +48,15 @@ def follow(
         Logs of earlier attempts, to be left out.
     ended : callable
         Whether the job is over.
+    node : int
+        Which node's logs.
     seconds : float
         Between looks.
     """
     positions: dict[Path, int] = {}
     while True:
         last_look = ended()
-        for file in log_files(paths):
+        for file in log_files(paths, node):
             if file in known:
                 continue
             with file.open() as handle:

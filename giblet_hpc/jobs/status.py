@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
-from giblet_hpc.jobs.submit import running
+from giblet_hpc.jobs import attempts, lease, slurm
+from giblet_hpc.jobs.slurm import JobInfo
 from giblet_hpc.runs import STAGES, RunPaths
 
 
@@ -42,24 +44,52 @@ def choose_run(folder: Path, name: str | None) -> RunPaths:
 
 
 def describe(paths: RunPaths) -> dict[str, Any]:
-    """Return where a run stands: its stages, and what to type next."""
-    live = running(paths)
-    stages: dict[str, Any] = {}
-    for stage in STAGES:
-        state = dict(paths.stage_state(stage))
-        if state.get("status") in ("queued", "running") and live is None:
-            state["status"] = "interrupted"
-        if state.get("heartbeat"):
-            state["age_seconds"] = round(time.time() - state["heartbeat"])
-        stages[stage] = {"status": "not started", **state}
-    report = str(paths.report) if paths.report.is_file() else None
+    """Return where a run stands: its stages, its jobs, and what to type next."""
+    held = lease.holder(paths)
+    jobs = slurm.queued(held.jobs) if held is not None and held.scheduler == "slurm" else None
+    stages: dict[str, Any] = {
+        stage: _stage(paths, stage, jobs, live=held is not None) for stage in STAGES
+    }
+    if parts := _parts(paths):
+        stages["preprocess"]["parts"] = parts
+    checkpoints = sorted((paths.root / "checkpoints").glob("**/step-*/manifest.json"))
     return {
         "run": paths.name,
         "folder": str(paths.root),
+        "holder": str(held) if held is not None else None,
         "stages": stages,
-        "report": report,
-        "next": next_command(paths, stages, running_now=live is not None),
+        "attempts": len(attempts.all_attempts(paths)),
+        "last_checkpoint": checkpoints[-1].parent.name if checkpoints else None,
+        "report": str(paths.report) if paths.report.is_file() else None,
+        "next": next_command(paths, stages, running_now=held is not None),
     }
+
+
+def _stage(
+    paths: RunPaths, stage: Any, jobs: Mapping[str, JobInfo] | None, *, live: bool
+) -> dict[str, Any]:
+    state = {"status": "not started", **paths.stage_state(stage)}
+    job = (jobs or {}).get(str(state.get("job", "")))
+    if job is not None and job.state == "PENDING":
+        state["waiting_for"] = job.waiting_for
+        state["expected_start"] = job.start
+    if state["status"] in ("queued", "running") and not live:
+        state["status"] = "interrupted"
+        known = slurm.ended(str(state["job"])) if "_" in str(state.get("job", "")) else None
+        if known is not None:
+            state["job_state"] = known.state
+    if state.get("heartbeat"):
+        state["age_seconds"] = round(time.time() - state["heartbeat"])
+    if state["status"] == "running" and state.get("total_steps") and state.get("step_seconds"):
+        left = state["total_steps"] - state.get("step", 0)
+        state["eta_seconds"] = round(left * state["step_seconds"])
+    return state
+
+
+def _parts(paths: RunPaths) -> dict[str, dict[str, Any]]:
+    """Return where the parts of preprocess stand that have jobs of their own."""
+    folder = paths.part_state("x").parent
+    return {file.stem: read_json(file) for file in sorted(folder.glob("*.json"))}
 
 
 def next_command(paths: RunPaths, stages: dict[str, Any], *, running_now: bool) -> str:
@@ -79,55 +109,50 @@ def as_text(facts: dict[str, Any]) -> str:
     """Return a run's standing as a few lines."""
     lines = [f"{facts['run']}  ({facts['folder']})"]
     for stage, state in facts["stages"].items():
-        detail = []
-        if state["status"] == "running":
-            detail.append(state.get("phase", ""))
-            if state.get("total_steps"):
-                detail.append(f"step {state.get('step', 0)} of {state['total_steps']}")
-            detail.append(f"{state.get('age_seconds', 0)} s ago")
-        if state.get("reason") and state["status"] == "failed":
-            detail.append(state["reason"].splitlines()[0])
-        lines.append(
-            f"  {stage:<11}{state['status']:<13}{', '.join(filter(None, detail))}".rstrip()
-        )
-    if facts["report"]:
-        lines.append(f"  report     {facts['report']}")
-    if facts["next"]:
-        lines.append(f"  next       {facts['next']}")
+        detail = "; ".join(filter(None, _details(state)))
+        lines.append(f"  {stage:<11}{state['status']:<13}{detail}".rstrip())
+        for part, its in state.get("parts", {}).items():
+            if its["status"] == "failed" or (
+                its["status"] != "complete" and state["status"] != "complete"
+            ):
+                reason = str(its.get("reason", "")).partition("\n")[0]
+                lines.append(f"    {part:<20}{its['status']:<13}{reason}".rstrip())
+    for key, label in (("holder", "held by"), ("last_checkpoint", "checkpoint"),
+                       ("report", "report"), ("next", "next")):  # fmt: skip
+        if facts[key]:
+            lines.append(f"  {label:<11}{facts[key]}")
     return "\n".join(lines)
 
 
-def scores_table(paths: RunPaths) -> str:
-    """Return the scores of a run as text tables.
+def _details(state: Mapping[str, Any]) -> list[str]:
+    details = []
+    if state["status"] == "running":
+        details.append(state.get("phase", ""))
+        if state.get("total_steps"):
+            details.append(f"step {state.get('step', 0)} of {state['total_steps']}")
+            details.append(f"epoch {state.get('epoch', 0)}")
+        if "eta_seconds" in state:
+            details.append(f"{duration(state['eta_seconds'])} to go")
+        if state.get("attempt"):
+            details.append(f"attempt {state['attempt']}")
+        details.append(f"seen {duration(state.get('age_seconds', 0))} ago")
+    if state.get("waiting_for"):
+        details.append(f"job {state['job']}: {state['waiting_for']}")
+    if state.get("job_state"):
+        details.append(f"job {state['job']}: {state['job_state']}")
+    if state.get("reason") and state["status"] != "complete":
+        details.append(str(state["reason"]).partition("\n")[0])
+    return details
 
-    Raises
-    ------
-    ConfigError
-        When the run is not evaluated yet.
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(42), duration(600), duration(90000)
+    ('42 s', '10 min', '25.0 h')
     """
-    file = paths.evaluation / "scores.json"
-    if not file.is_file():
-        raise ConfigError(
-            f"run {paths.name} has no scores yet",
-            hint=f"giblet-hpc submit evaluate --name {paths.name}",
-        )
-    columns = [
-        ("model_r", "model r"),
-        ("ridge_r", "ridge r"),
-        ("ceiling", "ceiling"),
-        ("normalised_r", "r/ceiling"),
-        ("best_r", "best r"),
-        ("share_of_best", "r/best"),
-    ]
-    lines = []
-    for fold in read_json(file):
-        used = [column for column in columns if column[0] in fold["rows"][0]]
-        lines.append(f"{fold['title']} ({fold['test_trs']} test TRs)")
-        lines.append(f"  {'region':<14}{'voxels':>7}" + "".join(f"{t:>11}" for _, t in used))
-        for row in fold["rows"]:
-            cells = "".join(
-                f"{'-':>11}" if row[key] is None else f"{row[key]:>11.3f}" for key, _ in used
-            )
-            lines.append(f"  {row['region']:<14}{row['voxels']:>7}{cells}")
-        lines.append(f"  {fold['verdict']}")
-    return "\n".join(lines)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Queueing stages with submitit."""
+"""Submitting stages: on this machine or on Slurm, what is left of them, one submitter at a time."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 import sys
-import time
+import time as clock
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from giblet_hpc.errors import ConfigError
-from giblet_hpc.jobs.launch import stage_command, stage_environment
-from giblet_hpc.jobs.supervisor import StageJob
+from giblet_hpc.config import RunConfig
+from giblet_hpc.errors import ConfigError, DataError
+from giblet_hpc.files import write_text
+from giblet_hpc.jobs import attempts, cluster, lease, queueing, slurm
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.launch import Geometry, default_ranks, stage_command, stage_environment
+from giblet_hpc.jobs.queueing import Size
+from giblet_hpc.jobs.supervisor import StageJob, mark_stop
 from giblet_hpc.runs import STAGES, RunPaths, Stage
+from giblet_hpc.subjects import preprocess_parts
 
 LONGEST_MINUTES = 14 * 24 * 60
-START_SECONDS = 60.0
 
 
 def stages_of(name: str) -> tuple[Stage, ...]:
@@ -33,33 +38,6 @@ def remaining(paths: RunPaths, stages: Sequence[Stage]) -> tuple[Stage, ...]:
     return tuple(s for s in stages if paths.stage_state(s).get("status") != "complete")
 
 
-def running(paths: RunPaths) -> Stage | None:
-    """Return the stage that a live supervisor on this machine works on, or is about to."""
-    for stage in STAGES:
-        state = paths.stage_state(stage)
-        if state.get("status") not in ("queued", "running"):
-            continue
-        if state.get("host") != socket.gethostname():
-            continue
-        process = int(state.get("supervisor", 0))
-        just_queued = process == 0 and time.time() - state["heartbeat"] < START_SECONDS
-        if just_queued or _alive(process):
-            return stage
-    return None
-
-
-def _alive(process: int) -> bool:
-    if process <= 0:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def check_order(paths: RunPaths, stages: Sequence[Stage]) -> None:
     """Check that what a stage needs is done or about to be done.
 
@@ -70,6 +48,70 @@ def check_order(paths: RunPaths, stages: Sequence[Stage]) -> None:
     """
     for earlier in STAGES[: STAGES.index(stages[0])]:
         paths.require_complete(earlier)
+
+
+def submit(
+    paths: RunPaths,
+    stages: Sequence[Stage],
+    *,
+    profile: Cluster,
+    size: Size,
+    time: str | None = None,
+    after: str = "",
+    rebuild: bool = False,
+) -> list[str]:
+    """Start or queue what is left of some stages.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    stages : sequence of str
+    profile : Cluster
+        Is kept in the run's folder.
+    size : Size
+        Of train and evaluate.
+    time : str, optional
+        Walltime instead of the profile's.
+    after : str
+        A Slurm job that has to succeed first.
+    rebuild : bool
+        Replace parts that were made with other settings.
+
+    Returns
+    -------
+    list of str
+        Job ids.
+
+    Raises
+    ------
+    JobError
+        When somebody else holds the run, or Slurm refuses.
+    """
+    cluster.save(profile, paths.cluster)
+    if profile.scheduler == "local":
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        job = StageJob(
+            str(paths.root), tuple(stages), size.ranks, cuda_devices=devices, rebuild=rebuild
+        )
+        return [submit_local(job)]
+    steps = queueing.steps_of(
+        paths, stages, profile=profile, size=size, parts=missing_parts(paths, rebuild=rebuild),
+        time=time, rebuild=rebuild,
+    )  # fmt: skip
+    dependency = f"afterok:{after}" if after else ""
+    return queueing.submit_steps(paths, steps, profile=profile, after=dependency)
+
+
+def missing_parts(paths: RunPaths, *, rebuild: bool = False) -> list[str]:
+    """Return the parts of preprocess that have no finished job yet."""
+    every = preprocess_parts(paths.load_config())
+    if rebuild:
+        return every
+    return [
+        part
+        for part in every
+        if paths.stage_state("preprocess", part=part).get("status") != "complete"
+    ]
 
 
 def submit_local(job: StageJob) -> str:
@@ -83,18 +125,24 @@ def submit_local(job: StageJob) -> str:
     -------
     str
         The job's id: the process id of submitit's controller.
+
+    Raises
+    ------
+    JobError
+        When somebody else holds the run.
     """
     from submitit import LocalExecutor
 
-    paths = RunPaths(job_folder(job))
+    paths = RunPaths(Path(job.run_folder))
+    held = lease.take(paths, "local")
+    paths.stop.unlink(missing_ok=True)
     executor = LocalExecutor(folder=paths.jobs)
     executor.update_parameters(timeout_min=LONGEST_MINUTES)
     for stage in job.stages:
-        paths.update_state(
-            stage, status="queued", host=socket.gethostname(), supervisor=0, reason="", hint=""
-        )
+        paths.update_state(stage, status="queued", job="", reason="", hint="", phase="")
     with _detached(paths.jobs / "controller.log"):
-        submitted = executor.submit(job)
+        submitted = executor.submit(replace(job, lease=held.token))
+    lease.assign(paths, held, (str(submitted.job_id),))
     return str(submitted.job_id)
 
 
@@ -124,37 +172,158 @@ def _detached(log: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def job_folder(job: StageJob) -> Path:
-    """Return the run folder of a job as a path."""
-    return Path(job.run_folder)
+def dry_run(
+    paths: RunPaths,
+    stages: Sequence[Stage],
+    *,
+    profile: Cluster,
+    size: Size,
+    parts: Sequence[str] = (),
+    time: str | None = None,
+    after: str = "",
+) -> str:
+    """Return what a submission would run: the commands, or the sbatch scripts with them."""
+    if profile.scheduler == "local":
+        return "\n".join(_commands(paths, stage, Geometry(size.ranks)) for stage in stages)
+    steps = queueing.steps_of(paths, stages, profile=profile, size=size, parts=parts, time=time)
+    texts = []
+    dependency = f"afterok:{after}" if after else ""
+    for number, step in enumerate(steps, start=1):
+        script = queueing.script(
+            profile, step.jobs, step.size, after=dependency, minutes=step.minutes
+        )
+        stage = step.jobs[0].stages[0]
+        what = ", ".join(filter(None, (job.part for job in step.jobs))) or stage
+        texts.append(f"### job {number} of {len(steps)}: {stage} ({what})\n{script}")
+        geometry = Geometry(
+            step.size.ranks, nodes=step.size.nodes, head="HEAD", port=0, meeting="JOB.RESTART",
+            host="HOST",
+        )  # fmt: skip
+        texts.append(f"# on each node:\n{_commands(paths, stage, geometry, step.jobs[0].part)}\n")
+        following = steps[number].wait if number < len(steps) else ""
+        dependency = f"{following}:JOB-{number}"
+    texts.append(lead_sum(paths, profile))
+    return "\n".join(texts)
 
 
-def dry_run(job: StageJob) -> str:
-    """Return the commands that a job would run, ready to paste."""
-    lines = []
-    for stage in job.stages:
-        settings = stage_environment(stage, ranks=job.ranks)
-        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
-        command = stage_command(stage, job_folder(job), ranks=job.ranks, rebuild=job.rebuild)
-        lines.append(f"# {stage}\n{variables} \\\n  {shlex.join(command)}")
-    return "\n".join(lines)
+def _commands(paths: RunPaths, stage: Stage, geometry: Geometry, part: str = "") -> str:
+    settings = stage_environment(stage, ranks=geometry.ranks)
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    command = stage_command(stage, paths.root, geometry, part=part)
+    return f"# {stage}\n{variables} \\\n  {shlex.join(command)}"
 
 
-def cancel_local(paths: RunPaths) -> None:
-    """Ask a run's live supervisor to stop.
+def lead_sum(paths: RunPaths, profile: Cluster) -> str:
+    """Say how the time between the request to stop and the walltime adds up."""
+    state = paths.stage_state("train")
+    step, save = state.get("step_seconds"), state.get("save_seconds")
+    said = f"# asked to stop {profile.lead_seconds} s before the walltime (lead_seconds)"
+    if step is None or save is None:
+        return f"{said}; needed: 60 s + a step + twice a checkpoint, not measured yet"
+    needed = 60 + step + 2 * save
+    verdict = "enough" if needed <= profile.lead_seconds else "TOO SHORT: raise it in the profile"
+    return f"{said}; needed: 60 + {step:.1f} + 2 x {save:.1f} = {needed:.0f} s: {verdict}"
+
+
+def cancel(paths: RunPaths) -> str:
+    """Ask a run to stop at its next step boundary, with a checkpoint; waiting jobs just go.
+
+    Returns
+    -------
+    str
+        What was done, in words.
 
     Raises
     ------
     ConfigError
-        When nothing of the run is running here.
+        When nothing of the run is queued or running.
     """
-    while True:
-        stage = running(paths)
-        if stage is None:
-            raise ConfigError(f"nothing of run {paths.name} is running on this machine")
-        process = int(paths.stage_state(stage)["supervisor"])
-        if process > 0:
-            os.kill(process, signal.SIGTERM)
-            return
-        # Just queued: its process has not said who it is. Zero would mean our own group.
-        time.sleep(0.2)
+    held = lease.holder(paths)
+    if held is None:
+        raise ConfigError(f"nothing of run {paths.name} is queued or running")
+    mark_stop(paths)
+    if held.scheduler != "slurm":
+        return f"asked run {paths.name} to stop"
+    found = slurm.queued(held.jobs) or {}
+    waiting = [job for job, info in found.items() if info.state == "PENDING"]
+    if waiting:
+        slurm.cancel(waiting)
+        for stage in STAGES:
+            if paths.stage_state(stage).get("job") in waiting:
+                paths.update_state(stage, status="stopped", reason="cancelled while waiting")
+    if len(waiting) == len(found):
+        lease.release(paths, held)
+    return f"asked run {paths.name} to stop; {len(waiting)} waiting jobs cancelled"
+
+
+def default_size(profile: Cluster) -> int:
+    """Return the processes of a stage when nobody says how many."""
+    return default_ranks() if profile.scheduler == "local" else profile.gpus_per_node or 1
+
+
+def planned_parts(config: RunConfig) -> list[str]:
+    """Return the parts of preprocess that a config asks for; none where its files are elsewhere."""
+    try:
+        return preprocess_parts(config)
+    except DataError:
+        return []
+
+
+def last_size(paths: RunPaths) -> Size | None:
+    """Return how the run's last parallel stage was spread; None when there was none."""
+    for stage in ("train", "evaluate"):
+        for attempt in reversed(attempts.history(paths, stage)):
+            facts = attempt.facts()
+            return Size(facts["ranks_per_node"], facts["nodes"], facts.get("gpus", 0))
+    return None
+
+
+def go_back(paths: RunPaths, step: int) -> None:
+    """Make a step's checkpoint the newest; later ones are moved aside, not deleted.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such checkpoint, or the run is queued or running.
+    """
+    if (held := lease.holder(paths)) is not None:
+        raise ConfigError(f"run {paths.name} is in use: {held}")
+    folders = sorted(paths.checkpoints().glob("step-*"))
+    chosen = [folder for folder in folders if int(folder.name.rpartition("-")[2]) == step]
+    if not chosen:
+        steps = ", ".join(str(int(folder.name.rpartition("-")[2])) for folder in folders) or "none"
+        raise ConfigError(f"run {paths.name} has no checkpoint of step {step}; there are: {steps}")
+    aside = paths.checkpoints() / f".undone-{clock.strftime('%Y%m%d-%H%M%S')}"
+    for folder in folders:
+        if folder > chosen[0]:
+            aside.mkdir(exist_ok=True)
+            folder.rename(aside / folder.name)
+    write_text(paths.checkpoints() / "latest", chosen[0].name)
+    for stage in ("train", "evaluate"):
+        if paths.stage_state(stage).get("status", "not started") != "not started":
+            paths.update_state(stage, status="stopped", reason=f"taken back to step {step}")
+
+
+def submit_sweep(
+    runs: Sequence[RunPaths], *, profile: Cluster, size: Size, time: str | None
+) -> list[tuple[RunPaths, str]]:
+    """Queue the training of several runs as one job array.
+
+    Runs that are complete, queued or running already are left alone.
+
+    Returns
+    -------
+    list of (RunPaths, str)
+        Each run that was queued, with its job id.
+
+    Raises
+    ------
+    JobError
+        When Slurm refuses.
+    """
+    todo = [run for run in runs if remaining(run, ("train",)) and lease.holder(run) is None]
+    if not todo:
+        return []
+    for run in todo:
+        cluster.save(profile, run.cluster)
+    return queueing.submit_runs(todo, profile=profile, size=size, time=time)

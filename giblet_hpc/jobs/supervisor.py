@@ -1,33 +1,38 @@
-"""Runs a stage as a child process, watches it, and says what became of it."""
+"""The supervisor of one node: starts a stage, watches it, asks it to stop, says how it ended."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import hashlib
 import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from giblet_hpc import beacon
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs.launch import stage_command, stage_environment
-from giblet_hpc.runs import RunPaths, Stage
+from giblet_hpc.jobs import attempts, cluster, lease, provenance, triage
+from giblet_hpc.jobs.attempts import Attempt, Outcome, Place
+from giblet_hpc.jobs.child import Child
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.launch import Geometry, stage_command, stage_environment
+from giblet_hpc.jobs.watch import Watch
+from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
 
 POLL_SECONDS = 0.2
-GRACE_SECONDS = 300.0
-TERM_SECONDS = 40.0
-PR_SET_PDEATHSIG = 1
-LAST_LINES = 15
+PEER_SECONDS = 60.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class StageJob:
-    """What a scheduler runs: a run's stages, one after the other, until one does not finish.
+    """What a scheduler runs on each node: a run's stages, until one does not finish.
 
     Holds plain values only, so that it can be pickled without importing anything heavy.
 
@@ -36,170 +41,280 @@ class StageJob:
     run_folder : str
     stages : tuple of str
     ranks : int
-        Processes of train and evaluate.
+        Processes of train and evaluate on each node.
+    nodes : int
+    part : str
+        For preprocess: the one part to make.
     rebuild : bool
         For preprocess: replace parts made with other settings.
+    lease : str
+        Token of the lease that the submission took.
+    minutes : int
+        Walltime of the job; 0 for no end.
+    gpus : int
+        GPUs asked for on each node.
     """
 
     run_folder: str
     stages: tuple[Stage, ...]
     ranks: int
+    nodes: int = 1
+    part: str = ""
     rebuild: bool = False
+    lease: str = ""
+    minutes: int = 0
+    gpus: int = 0
     cuda_devices: str | None = None
     """The submitter's CUDA_VISIBLE_DEVICES, which submitit's local executor replaces."""
 
     def __call__(self) -> int:
-        """Run the stages; return the exit code of the last one that ran."""
-        paths = RunPaths(Path(self.run_folder))
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        if self.cuda_devices is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.cuda_devices
-        code = 0
-        asked: list[int] = []
-        for stage in self.stages:
-            paths.update_state(stage, supervisor=os.getpid())
-        for stage in self.stages:
-            attempt = next_attempt(paths)
-            with (attempt / "node-0.log").open("w") as output:
-                code = supervise(
-                    stage,
-                    paths,
-                    ranks=self.ranks,
-                    rebuild=self.rebuild,
-                    output=output,
-                    asked=asked,
-                )
-            if asked or paths.stage_state(stage).get("status") != "complete":
-                for later in self.stages[self.stages.index(stage) + 1 :]:
-                    paths.update_state(later, status="not started")
-                break
+        """Run the stages; return 0 when all are complete.
+
+        Raises
+        ------
+        SystemExit
+            With code 1, in a Slurm job whose stages are not complete: jobs that depend on it must
+            not start.
+        """
+        place = attempts.here()
+        if place.scheduler == "local":
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            if self.cuda_devices is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = self.cuda_devices
+        code = run_stages(self, place)
+        if code and place.scheduler == "slurm":
+            raise SystemExit(code)
         return code
 
 
-def next_attempt(paths: RunPaths) -> Path:
-    """Make and return the next numbered folder under `attempts`."""
-    numbers = [int(p.name) for p in paths.attempts.glob("[0-9]*") if p.name.isdigit()]
-    number = max(numbers, default=0)
-    while True:
-        number += 1
-        folder = paths.attempts / str(number)
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-
-
-def supervise(
-    stage: Stage,
-    paths: RunPaths,
-    *,
-    ranks: int,
-    rebuild: bool = False,
-    output: IO[str] | None = None,
-    asked: list[int] | None = None,
-) -> int:
-    """Run one stage to its end and settle its state.
-
-    SIGTERM, SIGINT and SIGUSR2 ask the stage to stop at its next step boundary, by the STOP
-    file; a stage that does not stop in time is killed. Should this process itself be killed, the
-    kernel tells its child.
+def run_stages(job: StageJob, place: Place, output: IO[str] | None = None) -> int:
+    """Run a job's stages on this node; return 0 when all are complete.
 
     Parameters
     ----------
-    stage : str
-    paths : RunPaths
-    ranks : int
-    rebuild : bool
+    job : StageJob
+    place : Place
     output : file, optional
-        Receives the stage's output; this process's stderr by default.
-    asked : list of int, optional
-        Receives the signals that asked to stop.
-
-    Returns
-    -------
-    int
-        0 when complete or stopped, else the exit code for the user.
+        Receives the stages' output instead of the attempt's log.
     """
-    paths.stop.unlink(missing_ok=True)
-    command = stage_command(stage, paths.root, ranks=ranks, rebuild=rebuild)
-    environment = {
-        **stage_environment(stage, ranks=ranks), **os.environ, "GIBLET_SUPERVISED": "1"
-    }  # fmt: skip
-    paths.update_state(
-        stage, status="running", host=socket.gethostname(), supervisor=os.getpid(), ranks=ranks
-    )
-    write_json(paths.root / "attempts" / "last.json", {"stage": stage, "command": command})
-    asked = [] if asked is None else asked
+    paths = RunPaths(Path(job.run_folder))
+    profile = cluster.of_run(paths)
+    held = lease.claim(paths, job.lease, place) if place.node == 0 else None
+    deadline = time.time() + 60 * job.minutes - profile.lead_seconds if job.minutes else None
+    try:
+        with noting_signals() as asked:
+            for stage in job.stages:
+                supervisor = Supervisor(
+                    job, stage, paths=paths, place=place, profile=profile, asked=asked,
+                    deadline=deadline, output=output,
+                )  # fmt: skip
+                if supervisor.run() != "complete":
+                    if place.scheduler == "local":
+                        put_off(paths, stage)
+                    return 1
+    finally:
+        if held is not None and place.scheduler == "local":
+            lease.release(paths, held)
+    return 0
+
+
+def put_off(paths: RunPaths, stage: Stage) -> None:
+    """Say of the stages after a stage that they will not start."""
+    for later in STAGES[STAGES.index(stage) + 1 :]:
+        if paths.stage_state(later).get("status") == "queued":
+            paths.update_state(later, status="not started", job="")
+
+
+@contextlib.contextmanager
+def noting_signals() -> Iterator[list[int]]:
+    """Collect the signals that ask to stop; they may come more than once."""
+    asked: list[int] = []
     before = {
         number: signal.signal(number, lambda got, _: asked.append(got))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+        for number in SIGNALS
         if signal.getsignal(number) != signal.SIG_IGN
     }
     try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output or sys.stderr,
-            stderr=subprocess.STDOUT if output else None,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - single-threaded here
-        )
-        code = _wait(child, paths, asked)
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return _settle(stage, paths, code, asked=bool(asked))
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to send SIGTERM when the parent dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+class Supervisor:
+    """Runs one stage on one node.
 
+    Parameters
+    ----------
+    job : StageJob
+    stage : str
+    paths : RunPaths
+    place : Place
+    profile : Cluster
+    asked : list of int
+        Signals that have arrived; grows while this works.
+    deadline : float, optional
+        Time, in seconds since the epoch, at which the stage is asked to stop.
+    output : file, optional
+        Receives the stage's output instead of the attempt's log.
+    """
 
-def _wait(child: subprocess.Popen[bytes], paths: RunPaths, asked: list[int]) -> int:
-    deadline = None
-    try:
-        while child.poll() is None:
-            if asked and deadline is None:
-                paths.stop.touch()
-                deadline = time.monotonic() + GRACE_SECONDS
-            if deadline is not None and time.monotonic() > deadline:
-                # torchrun passes SIGTERM on to its ranks, which are in groups of their own.
-                child.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(TERM_SECONDS)
-                _kill_group(child)
-            time.sleep(POLL_SECONDS)
-    finally:
-        _kill_group(child)
-        paths.stop.unlink(missing_ok=True)
-    return child.returncode
+    def __init__(
+        self,
+        job: StageJob,
+        stage: Stage,
+        *,
+        paths: RunPaths,
+        place: Place,
+        profile: Cluster,
+        asked: list[int],
+        deadline: float | None,
+        output: IO[str] | None,
+    ) -> None:
+        self._job, self._stage, self._paths, self._place = job, stage, paths, place
+        self._profile, self._asked, self._deadline = profile, asked, deadline
+        self._output = output
 
-
-def _kill_group(child: subprocess.Popen[bytes]) -> None:
-    """Kill whatever is left of the child's process group."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def _settle(stage: Stage, paths: RunPaths, code: int, *, asked: bool) -> int:
-    """Give the state a final status where the stage itself could not."""
-    state = paths.stage_state(stage)
-    status = state.get("status")
-    if status in ("complete", "stopped"):
-        return 0
-    if asked and status != "failed":
-        paths.update_state(stage, status="stopped")
-        return 0
-    if status != "failed":
-        reason = (
-            f"killed by {signal.Signals(-code).name}"
-            if code < 0
-            else f"ended with exit code {code}"
+    def run(self) -> Outcome:
+        """Run the stage to its end; return what became of it."""
+        place = self._place
+        attempt = self._begin() if place.node == 0 else attempts.join(self._paths, place)
+        local = Path(tempfile.mkdtemp(prefix="giblet-"))
+        attempt.note_node(place.node, host=place.host, process=os.getpid(), started=time.time())
+        watch = Watch(
+            self._paths, self._stage, attempt, place=place, profile=self._profile, local=local
         )
-        paths.update_state(stage, status="failed", reason=f"{stage} {reason}", hint="", exit_code=1)
-    return int(paths.stage_state(stage).get("exit_code", 1))
+        code = -1
+        try:
+            with self._log(attempt) as log:
+                code = self._follow(self._start(attempt, local, log), watch)
+        finally:
+            attempt.note_node(place.node, ended=time.time(), code=code, ranks=watch.positions())
+            shutil.rmtree(local, ignore_errors=True)
+        if place.node != 0:
+            return "complete" if code == 0 else "crashed"
+        return self._settle(attempt, watch)
+
+    @contextlib.contextmanager
+    def _log(self, attempt: Attempt) -> Iterator[IO[str] | None]:
+        if self._output is not None:
+            yield None
+            return
+        with attempt.log(self._place.node).open("a") as log:
+            yield log
+
+    def _begin(self) -> Attempt:
+        paths, stage, place = self._paths, self._stage, self._place
+        attempt = attempts.begin(
+            paths,
+            place,
+            stage,
+            {
+                "part": self._job.part,
+                "ranks_per_node": self._job.ranks,
+                "nodes": place.nodes,
+                "gpus": self._job.gpus,
+                "head": place.head,
+                "port": free_port() if place.nodes > 1 else 0,
+                "checkpoint_from": paths.checkpoint_step(),
+            },
+        )
+        if not self._job.part:
+            provenance.record(paths, attempt, self._profile)
+        paths.update_state(
+            stage, part=self._job.part, status="running", phase="starting", reason="", hint="",
+            host=socket.gethostname(), attempt=attempt.number, job=place.job,
+            ranks=self._job.ranks, nodes=place.nodes,
+        )  # fmt: skip
+        return attempt
+
+    def _start(self, attempt: Attempt, local: Path, log: IO[str] | None) -> Child:
+        facts, place, job = attempt.facts(), self._place, self._job
+        geometry = Geometry(
+            job.ranks,
+            nodes=place.nodes,
+            node=place.node,
+            head=facts["head"] if place.nodes > 1 else "localhost",
+            port=facts["port"],
+            meeting=place.key,
+            host=place.host,
+        )
+        command = stage_command(
+            self._stage, self._paths.root, geometry, part=job.part, rebuild=job.rebuild
+        )
+        environment = {
+            **stage_environment(self._stage, ranks=job.ranks),
+            **self._profile.environment,
+            **os.environ,
+            ATTEMPT: str(attempt.folder),
+            beacon.FOLDER: str(local),
+        }
+        attempt.note_node(place.node, command=command)
+        token = hashlib.sha256(f"{attempt.folder}|{place}".encode()).hexdigest()[:24]
+        return Child(command, environment, token=token, output=log)
+
+    def _follow(self, child: Child, watch: Watch) -> int:
+        """Wait for the child's end, or bring it about; return its exit code."""
+        try:
+            while (code := child.code) is None:
+                late = self._deadline is not None and time.time() > self._deadline
+                if self._asked or late:
+                    watch.ask("walltime" if late else signal.Signals(self._asked[-1]).name)
+                verdict = watch.look()
+                if verdict == "hung":
+                    child.dump_stacks([process for process, *_ in watch.ranks().values()])
+                if verdict != "fine":
+                    watch.remember_positions()
+                    child.end()
+                time.sleep(POLL_SECONDS)
+        finally:
+            child.kill()
+        return code if code is not None else -1
+
+    def _settle(self, attempt: Attempt, watch: Watch) -> Outcome:
+        """Say how the attempt ended, in its record and in the run's state."""
+        self._wait_for_peers(attempt)
+        stage, part, paths = self._stage, self._job.part, self._paths
+        state = dict(paths.stage_state(stage, part=part))
+        verdict = triage.judge(attempt, state, stopped_by_user=watch.user_stop, asked=watch.asked)
+        attempt.note(checkpoint_to=paths.checkpoint_step(), why_asked=watch.why)
+        attempt.close(verdict.outcome, reason=verdict.reason, step=state.get("step"))
+        final = {"complete": "complete", "failed": "failed", "stopped": "stopped"}
+        status = final.get(verdict.outcome, "interrupted")
+        if self._place.scheduler == "local" and status == "interrupted":
+            status = "stopped" if verdict.outcome == "interrupted" else "failed"
+        if status == "complete":
+            paths.update_state(stage, part=part, status=status, reason="", hint="")
+        else:
+            paths.update_state(
+                stage, part=part, status=status, reason=verdict.reason, hint=verdict.hint,
+                exit_code=verdict.exit_code,
+            )  # fmt: skip
+        return verdict.outcome
+
+    def _wait_for_peers(self, attempt: Attempt) -> None:
+        """Give the other nodes time to write their ends."""
+        end = time.monotonic() + PEER_SECONDS
+        while time.monotonic() < end:
+            records = attempt.nodes()
+            if len(records) == self._place.nodes and all("ended" in r for r in records.values()):
+                return
+            if attempt.silent_hosts(time.time()):
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def free_port() -> int:
+    """Return a port that is free on this node now, outside the range that systems hand out."""
+    start = int(hashlib.sha256(f"{time.time()}{os.getpid()}".encode()).hexdigest()[:6], 16)
+    for offset in range(1000):
+        port = 10000 + (start + offset) % 20000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError("a thousand ports in a row are taken")
+
+
+def mark_stop(paths: RunPaths) -> None:
+    """Ask a run to stop for good: no new attempt follows."""
+    write_json(paths.stop, {"time": time.time()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,18 @@ def command(runs: Sequence[RunPaths], port: int) -> list[str]:
     ]
 
 
-def tunnel(port: int) -> str:
-    """Return the line to paste on the user's own computer."""
-    return f"ssh -N -L {port}:127.0.0.1:{port} {getpass.getuser()}@{socket.getfqdn()}"
+def tunnel(port: int, login: str | None = None) -> str:
+    """Return the line to paste on the user's own computer.
+
+    Parameters
+    ----------
+    port : int
+    login : str, optional
+        ``user@host`` of this machine; in a Slurm job, of the login node to go through.
+    """
+    forward = f"ssh -N -L {port}:127.0.0.1:{port}"
+    submitted_from = os.environ.get("SLURM_SUBMIT_HOST")
+    if os.environ.get("SLURM_JOB_ID") and submitted_from:
+        through = login or f"{getpass.getuser()}@{submitted_from}"
+        return f"{forward} -J {through} {getpass.getuser()}@{socket.gethostname()}"
+    return f"{forward} {login or f'{getpass.getuser()}@{socket.getfqdn()}'}"

@@ -8,49 +8,74 @@ import ctypes
 import errno
 import os
 import signal
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 from giblet_hpc import log
+from giblet_hpc.beacon import give_stacks_when_asked
 from giblet_hpc.errors import GibletError, StoreError
-from giblet_hpc.runs import STAGES, RunPaths, Stage
+from giblet_hpc.files import write_json
+from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
 
 PR_SET_PDEATHSIG = 1
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def reporting(paths: RunPaths, stage: Stage, rank: int) -> Iterator[None]:
+def reporting(paths: RunPaths, stage: Stage, rank: int, part: str = "") -> Iterator[None]:
     """Record why a stage fails, before the other ranks notice that this one is gone."""
     try:
         yield
     except GibletError as error:
-        _note(error, paths, stage, rank)
+        note(error, paths, stage, rank=rank, part=part)
         raise
     except OSError as error:
         if error.errno not in DISK_ERRORS:
-            _note_bug(error, paths, stage)
+            note(error, paths, stage, rank=rank, part=part)
             raise
         full = StoreError(
             f"the disk is full or the quota is used up: {error.filename or error}",
             hint="free some space and give the same command again; finished work is kept",
         )
-        _note(full, paths, stage, rank)
+        note(full, paths, stage, rank=rank, part=part)
         raise full from None
-    except Exception as error:
-        _note_bug(error, paths, stage)
+    except (Exception, KeyboardInterrupt) as error:
+        note(error, paths, stage, rank=rank, part=part)
         raise
 
 
-def run_stage(stage: Stage, paths: RunPaths, *, rank: int, rebuild: bool) -> bool:
+def note(error: BaseException, paths: RunPaths, stage: Stage, *, rank: int, part: str = "") -> None:
+    """Record an error: in the attempt, a file for each rank; without a supervisor, in the state."""
+    mistake = isinstance(error, GibletError)
+    facts = {
+        "kind": "mistake" if mistake else "error",
+        "reason": str(error) if mistake else f"{type(error).__name__}: {error}".splitlines()[0],
+        "hint": error.hint if isinstance(error, GibletError) else "",
+        "exit_code": error.exit_code if isinstance(error, GibletError) else 1,
+    }
+    where = {"rank": rank, "host": socket.gethostname(), "time": time.time()}
+    attempt = os.environ.get(ATTEMPT)
+    try:
+        if attempt:
+            write_json(Path(attempt) / f"rank-{rank}.json", {**facts, **where})
+            return
+        if mistake or paths.stage_state(stage, part=part).get("status") != "failed":
+            paths.update_state(stage, part=part, status="failed", **facts)
+    except OSError:
+        sys.stderr.write("the run's state could not be written either\n")
+
+
+def run_stage(stage: Stage, paths: RunPaths, *, rank: int, part: str, rebuild: bool) -> bool:
     """Run one stage in this process; return whether it finished (rather than was stopped)."""
     if stage == "preprocess":
-        with reporting(paths, stage, rank):
+        with reporting(paths, stage, rank, part):
             from giblet_hpc.stages import preprocess
 
-            preprocess.run(paths.load_config(), paths, rebuild=rebuild)
+            preprocess.run(paths.load_config(), paths, part=part, rebuild=rebuild)
         return True
     from giblet_hpc.training.parallel import world
 
@@ -72,51 +97,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m giblet_hpc.stages")
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--part", default="")
     parser.add_argument("--rebuild", action="store_true")
     arguments = parser.parse_args()
+    stage, part = arguments.stage, arguments.part
     rank = int(os.environ.get("RANK", "0"))
     if "RANK" in os.environ:
         # torchrun puts ranks into sessions of their own; none may outlive it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    give_stacks_when_asked()
     log.setup(rank)
     paths = RunPaths(arguments.run)
     if rank == 0:
-        paths.update_state(arguments.stage, status="running", pid=os.getpid(), reason="", hint="")
+        paths.update_state(stage, part=part, status="running", pid=os.getpid(), reason="", hint="")
     try:
-        finished = run_stage(arguments.stage, paths, rank=rank, rebuild=arguments.rebuild)
+        finished = run_stage(stage, paths, rank=rank, part=part, rebuild=arguments.rebuild)
     except GibletError as error:
         # A supervisor shows the reason itself, once for all ranks.
-        if "GIBLET_SUPERVISED" not in os.environ:
+        if ATTEMPT not in os.environ:
             sys.stderr.write(f"{error.render()}\n")
         return error.exit_code
     if rank == 0:
-        paths.update_state(arguments.stage, status="complete" if finished else "stopped")
+        paths.update_state(stage, part=part, status="complete" if finished else "stopped")
     return 0
-
-
-def _note(error: GibletError, paths: RunPaths, stage: Stage, rank: int) -> None:
-    """Record a user's error; any rank may be the one that saw it."""
-    try:
-        paths.update_state(
-            stage,
-            status="failed",
-            reason=str(error),
-            hint=error.hint,
-            exit_code=error.exit_code,
-            rank=rank,
-        )
-    except OSError:
-        sys.stderr.write("the run's state could not be written either\n")
-
-
-def _note_bug(error: Exception, paths: RunPaths, stage: Stage) -> None:
-    """Record an error that is not the user's; its traceback goes to the log."""
-    with contextlib.suppress(OSError):
-        if paths.stage_state(stage).get("status") == "failed":
-            # A rank that lost its peer says less than the peer did.
-            return
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        paths.update_state(stage, status="failed", reason=reason, hint="", exit_code=1)
 
 
 if __name__ == "__main__":

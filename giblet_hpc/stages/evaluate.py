@@ -22,13 +22,13 @@ from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation import report, samples, scores
 from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
 from giblet_hpc.evaluation.prediction import load_best, predict_test
-from giblet_hpc.extract.bold import find_subjects
 from giblet_hpc.extract.text import LSA
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.runs import Heartbeat, RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.stages.train import fitted_of
 from giblet_hpc.store import FeatureStore
+from giblet_hpc.subjects import find_subjects
 from giblet_hpc.training import checkpoint
 from giblet_hpc.training.data import GROUP_MEAN, StudyArrays, load_study
 from giblet_hpc.training.fitted import Fitted

@@ -21,6 +21,7 @@ from giblet_hpc.extract import annotations as sheets
 from giblet_hpc.extract import audio, bold, codec, text, video
 from giblet_hpc.files import read_json, sha256_file, sha256_json, write_json
 from giblet_hpc.store import RECORDS, FeatureStore, Part
+from giblet_hpc.subjects import find_subjects
 
 logger = logging.getLogger(__name__)
 AUDIO_SHARD_TRS = 128
@@ -50,7 +51,7 @@ def survey(config: RunConfig) -> StudyPlan:
     DataError
         When a file is missing or contradicts the others.
     """
-    subjects = bold.find_subjects(config.study, config.bold)
+    subjects = find_subjects(config.study, config.bold)
     scans = {name: bold.open_scans(name, config.study, config.bold) for name in subjects}
     first = scans[subjects[0]]
     grid = bold.grid_of(next(iter(first.images.values())))

@@ -25,13 +25,16 @@ from giblet_hpc.store import FeatureStore, Part
 logger = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, paths: RunPaths, *, rebuild: bool = False) -> None:
-    """Write all that is missing from the study's store, and the run's split.
+def run(config: RunConfig, paths: RunPaths, *, part: str = "", rebuild: bool = False) -> None:
+    """Write what is missing from the study's store; at the end, the run's split and inputs.
 
     Parameters
     ----------
     config : RunConfig
     paths : RunPaths
+    part : str
+        `plan`: only lay out the store, with the mask. `subject-NAME` or `RUN-MODALITY`: only that
+        part, of a store that is laid out. By default everything.
     rebuild : bool
         Replace parts that were made with other settings, instead of refusing.
 
@@ -40,35 +43,88 @@ def run(config: RunConfig, paths: RunPaths, *, rebuild: bool = False) -> None:
     GibletError
         When an input is bad, or the store was made with other settings.
     """
-    assert config.study.store is not None
-    beat = Heartbeat(paths, "preprocess")
-    study = planning.survey(config)
-    folds = make_folds(config.split, config.study, study.lengths)
-    store = FeatureStore(config.study.store)
-    store.plan([], rebuild=rebuild)
-    digests = planning.Digests(store)
-    stimulus = planning.stimulus_parts(config, study, digests)
-    mask_part = planning.mask_part(config, study, digests)
-    store.plan([*stimulus, mask_part], rebuild=rebuild)
-    mask = _mask(config, study, store, mask_part)
-    scans = planning.bold_parts(config, study, digests, mask=mask_part, voxels=int(mask.sum()))
-    store.plan(itertools.chain(*scans.values()), rebuild=rebuild)
-    _regions(config, study, store, mask=mask, mask_part=mask_part, rebuild=rebuild)
-    for (subject, run_name), parts in scans.items():
-        _write_scans(config, store, parts, mask=mask, subject=subject, run_name=run_name)
-        beat.beat(phase=f"bold {subject} {run_name}")
-    _write_codebooks(config, store, rebuild=rebuild)
-    writers = {"video": _write_video, "audio": _write_audio, "text": _write_text}
-    by_name = {scan_run.name: scan_run for scan_run in config.study.runs}
-    for part in stimulus:
-        _, run_name, modality = part.name.split("/")
-        beat.beat(phase=f"{modality} {run_name}")
-        writers[modality](config, by_name[run_name], study, store, part, beat)
-    save_folds(folds, paths, purge_trs=config.split.purge_trs)
-    made = [*stimulus, mask_part, *itertools.chain(*scans.values())]
-    fingerprints = {part.name: part.fingerprint for part in made}
-    write_json(paths.inputs, {"subjects": list(study.subjects), "parts": fingerprints})
-    logger.info("store %s: %d voxels, %s", store.path, mask.sum(), dict(study.lengths))
+    work = Preprocess(config, paths, part=part, rebuild=rebuild)
+    if part == "plan":
+        return
+    for subject, run_name in work.scans:
+        if part in ("", f"subject-{subject}"):
+            work.write_scans(subject, run_name)
+    for stimulus in work.stimulus:
+        _, run_name, modality = stimulus.name.split("/")
+        if part in ("", f"{run_name}-{modality}"):
+            work.write_stimulus(stimulus, run_name, modality)
+    if not part:
+        work.finish()
+
+
+class Preprocess:
+    """The store of a study, laid out, with its mask; and what fills it.
+
+    Parameters
+    ----------
+    config : RunConfig
+    paths : RunPaths
+    part : str
+        The part that this process makes; all when empty.
+    rebuild : bool
+        Replace parts that were made with other settings, instead of refusing.
+    """
+
+    def __init__(self, config: RunConfig, paths: RunPaths, *, part: str, rebuild: bool) -> None:
+        assert config.study.store is not None
+        self._config, self._paths = config, paths
+        self._beat = Heartbeat(paths, "preprocess", part=part)
+        self._study = planning.survey(config)
+        self._folds = make_folds(config.split, config.study, self._study.lengths)
+        self._store = FeatureStore(config.study.store)
+        self._store.plan([], rebuild=rebuild)
+        digests = planning.Digests(self._store)
+        self.stimulus = planning.stimulus_parts(config, self._study, digests)
+        self._mask_part = planning.mask_part(config, self._study, digests)
+        self._store.plan([*self.stimulus, self._mask_part], rebuild=rebuild)
+        self._mask = _mask(config, self._study, self._store, self._mask_part)
+        self.scans = planning.bold_parts(
+            config, self._study, digests, mask=self._mask_part, voxels=int(self._mask.sum())
+        )
+        self._store.plan(itertools.chain(*self.scans.values()), rebuild=rebuild)
+        _regions(
+            config,
+            self._study,
+            self._store,
+            mask=self._mask,
+            mask_part=self._mask_part,
+            rebuild=rebuild,
+        )
+        _write_codebooks(config, self._store, rebuild=rebuild)
+
+    def write_scans(self, subject: str, run_name: str) -> None:
+        """Write a subject's scores of one run."""
+        self._beat.beat(phase=f"bold {subject} {run_name}")
+        _write_scans(
+            self._config,
+            self._store,
+            self.scans[subject, run_name],
+            mask=self._mask,
+            subject=subject,
+            run_name=run_name,
+        )
+
+    def write_stimulus(self, part: Part, run_name: str, modality: str) -> None:
+        """Write one modality of one run."""
+        self._beat.beat(phase=f"{modality} {run_name}")
+        writers = {"video": _write_video, "audio": _write_audio, "text": _write_text}
+        (scan_run,) = (one for one in self._config.study.runs if one.name == run_name)
+        writers[modality](self._config, scan_run, self._study, self._store, part, self._beat)
+
+    def finish(self) -> None:
+        """Write down what the run will read: its split, and the parts with their fingerprints."""
+        save_folds(self._folds, self._paths, purge_trs=self._config.split.purge_trs)
+        made = [*self.stimulus, self._mask_part, *itertools.chain(*self.scans.values())]
+        fingerprints = {part.name: part.fingerprint for part in made}
+        inputs = {"subjects": list(self._study.subjects), "parts": fingerprints}
+        write_json(self._paths.inputs, inputs)
+        lengths = dict(self._study.lengths)
+        logger.info("store %s: %d voxels, %s", self._store.path, self._mask.sum(), lengths)
 
 
 def _mask(

@@ -22,7 +22,7 @@ STOP_POLL_SECONDS = 1.0
 
 
 class StopRequest:
-    """Whether somebody asked this stage to stop: by the STOP file, or by SIGTERM or SIGUSR2.
+    """Whether somebody asked this stage to stop: by a STOP file, or by SIGTERM or SIGUSR2.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class StopRequest:
     """
 
     def __init__(self, paths: RunPaths) -> None:
-        self._file = paths.stop
+        self._files = paths.stops
         self._asked = False
         self._last_look = 0.0
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -40,11 +40,11 @@ class StopRequest:
         self._asked = True
 
     def __call__(self) -> bool:
-        """Return whether to stop; the file is looked at once a second at most."""
+        """Return whether to stop; the files are looked at once a second at most."""
         now = time.monotonic()
         if now - self._last_look > STOP_POLL_SECONDS:
             self._last_look = now
-            self._asked = self._asked or self._file.exists()
+            self._asked = self._asked or any(file.exists() for file in self._files)
         return self._asked
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from giblet_hpc.beacon import Beacon
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.models.shapes import Batch, Output, Shapes
@@ -31,9 +32,9 @@ from giblet_hpc.training.data import (
     epoch_windows,
 )
 from giblet_hpc.training.fitted import Fitted, shapes_of
-from giblet_hpc.training.losses import Losses
+from giblet_hpc.training.losses import Losses, gradient_norms
 from giblet_hpc.training.parallel import World
-from giblet_hpc.training.record import Recorder
+from giblet_hpc.training.record import Pace, Recorder
 from giblet_hpc.training.schedule import learning_rate, mixed_seed
 from giblet_hpc.training.sums import VoxelSums
 
@@ -109,6 +110,8 @@ class Trainer:
         self._bad_steps = 0
         self._folder = paths.checkpoints(fold.name)
         self._heartbeat = Heartbeat(paths, "train")
+        self._beacon = Beacon(world.rank)
+        self._pace = Pace()
         self.steps_per_epoch = self._count_steps()
 
     def _count_steps(self) -> int:
@@ -136,18 +139,19 @@ class Trainer:
             Whether the fold is finished.
         """
         self._resume()
+        if self.world.is_main:
+            self.paths.update_state("train", resumed_from=self.step, step=self.step, phase="ready")
         recorder = None
         if self.world.is_main and not self.finished:
-            recorder = Recorder(
-                self.paths.metrics(self.fold.name),
-                self.paths.tensorboard / self.fold.name,
-                from_step=self.step,
-            )
+            events = self.paths.tensorboard / self.fold.name
+            recorder = Recorder(self.paths.metrics(self.fold.name), events, from_step=self.step)
         try:
             self._loop(recorder)
         finally:
             if recorder:
                 recorder.close()
+        if self.world.is_main:
+            self.paths.update_state("train", step=self.step)
         return self.finished
 
     def _loop(self, recorder: Recorder | None) -> None:
@@ -161,6 +165,7 @@ class Trainer:
             if recorder and self.step % options.log_every == 0:
                 recorder.add("train", self.step, self._epoch, figures)
             self._heartbeat_if_main(total)
+            self._beacon.show(self.step, "agree")
             stop = self.world.any(self._should_stop())
             due = self.step % options.checkpoint_every == 0
             if due or improved or stop or self.finished:
@@ -179,6 +184,7 @@ class Trainer:
                 step=self.step,
                 total_steps=total,
                 epoch=round(self._epoch, 2),
+                **self._pace.figures(),
             )
 
     def _windows_of_step(self) -> list[Window]:
@@ -191,6 +197,7 @@ class Trainer:
     def _train_step(self) -> dict[str, float]:
         options = self.config.train
         started = time.perf_counter()
+        self._beacon.show(self.step, "begin")
         rate = learning_rate(self.step, options=options, steps_per_epoch=self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -207,6 +214,7 @@ class Trainer:
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), options.clip))
         self._apply(norm)
         seconds = time.perf_counter() - started
+        self._pace.step(seconds)
         trs = options.batch_windows * options.window_trs
         return {**figures, "lr": rate, "gradient_norm": norm, "trs_per_second": trs / seconds}
 
@@ -221,6 +229,7 @@ class Trainer:
             parts = self.losses.components(output, batch, frames)
             loss = torch.stack(list(parts.values())).sum() / options.accumulation
             shares = self._gradient_shares(parts) if logged else {}
+            self._beacon.show(self.step, "backward")
             loss.backward()  # type: ignore[no-untyped-call]
         if not logged:
             return {}
@@ -255,21 +264,15 @@ class Trainer:
         # DDP hands out copies of a model's outputs, which nothing else is computed from.
         bottleneck = self.model.seen_bottleneck
         assert isinstance(bottleneck, torch.Tensor)
-        norms = {}
-        for name, part in parts.items():
-            if not part.requires_grad:
-                continue
-            found = torch.autograd.grad(part, bottleneck, retain_graph=True, allow_unused=True)[0]
-            norms[name] = 0.0 if found is None else float(found.float().norm())
-        total = sum(norms.values()) or 1.0
-        shares = {f"gradient_share/{name}": value / total for name, value in norms.items()}
-        if shares["gradient_share/fmri"] < LOW_FMRI_SHARE and self.step < self.steps_per_epoch:
+        norms, shares = gradient_norms(parts, bottleneck)
+        if shares["fmri"] < LOW_FMRI_SHARE and self.step < self.steps_per_epoch:
             logger.warning(
                 "the scans make up %.0f %% of the gradient at the bottleneck; consider a lower "
                 "loss.reconstruction_weight",
-                100 * shares["gradient_share/fmri"],
+                100 * shares["fmri"],
             )
-        return {**{f"gradient/{name}": value for name, value in norms.items()}, **shares}
+        named = {f"gradient/{name}": value for name, value in norms.items()}
+        return named | {f"gradient_share/{name}": value for name, value in shares.items()}
 
     def predict(self, batch: Batch) -> Output:
         """Run the model as validation does."""
@@ -376,10 +379,8 @@ class Trainer:
     def _save(self, *, best: bool) -> None:
         """Write a checkpoint on rank 0 while the others wait."""
         if self.world.is_main:
-            state: dict[str, Any] = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
+            model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+            state: dict[str, Any] = {"model": model, "optimizer": optimizer}
             manifest = {
                 "step": self.step,
                 "epoch": self._epoch,
@@ -390,7 +391,7 @@ class Trainer:
                 "world_size": self.world.size,
                 "torch": torch.__version__,
             }
-            checkpoint.save(
-                self._folder, state, manifest, best=best, keep_last=self.config.train.keep_last
-            )
+            keep = self.config.train.keep_last
+            with self._pace.saving():
+                checkpoint.save(self._folder, state, manifest, best=best, keep_last=keep)
         self.world.wait()

@@ -151,3 +151,25 @@ class Losses:
         if self._options.normalise == "none":
             return cost
         return cost / self._fitted.scalar("audio_entropy")
+
+
+def gradient_norms(
+    parts: dict[str, torch.Tensor], bottleneck: torch.Tensor
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the norm of each loss component's gradient at the bottleneck, and its share in all.
+
+    Parameters
+    ----------
+    parts : dict of str to Tensor
+        Scalar loss components; those without a gradient are left out.
+    bottleneck : Tensor
+        What all of them are computed from.
+    """
+    norms = {}
+    for name, part in parts.items():
+        if not part.requires_grad:
+            continue
+        found = torch.autograd.grad(part, bottleneck, retain_graph=True, allow_unused=True)[0]
+        norms[name] = 0.0 if found is None else float(found.float().norm())
+    total = sum(norms.values()) or 1.0
+    return norms, {name: value / total for name, value in norms.items()}

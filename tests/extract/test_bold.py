@@ -13,6 +13,7 @@ from nilearn.signal import clean as nilearn_clean
 from giblet_hpc.config import Bold, ScanRun, Study
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.extract import bold
+from giblet_hpc.subjects import find_subjects
 
 RANDOM = np.random.default_rng(0)
 
@@ -34,14 +35,14 @@ def test_subjects_are_found_in_natural_order(tmp_path: Path) -> None:
     for name in ("1", "2", "10"):
         save(tmp_path / f"s{name}.nii.gz", RANDOM.random((2, 2, 2, 6)))
     options = Bold(files="s{subject}.nii.gz")
-    assert bold.find_subjects(study(tmp_path), options) == ("1", "2", "10")
-    assert bold.find_subjects(study(tmp_path, subjects=2), options) == ("1", "2")
+    assert find_subjects(study(tmp_path), options) == ("1", "2", "10")
+    assert find_subjects(study(tmp_path, subjects=2), options) == ("1", "2")
     with pytest.raises(DataError, match=r"lists \['7'\], who have no scans"):
-        bold.find_subjects(study(tmp_path, subjects=("1", "7")), options)
+        find_subjects(study(tmp_path, subjects=("1", "7")), options)
     with pytest.raises(DataError, match="asks for 5; found 3"):
-        bold.find_subjects(study(tmp_path, subjects=5), options)
+        find_subjects(study(tmp_path, subjects=5), options)
     with pytest.raises(DataError, match="no scans match"):
-        bold.find_subjects(study(tmp_path), Bold(files="none{subject}.nii"))
+        find_subjects(study(tmp_path), Bold(files="none{subject}.nii"))
 
 
 def test_runs_in_one_file_or_in_several(tmp_path: Path) -> None:

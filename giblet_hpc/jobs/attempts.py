@@ -1,0 +1,238 @@
+"""Attempts: one execution of one stage, on one node or several, and what became of it.
+
+attempts/N/job.json      what was started where, and the outcome
+attempts/N/node-K.json   node K's process: its host, heartbeat, end
+attempts/N/node-K.log    its output
+attempts/N/rank-R.json   why a rank failed
+attempts/N/STOP          asks the ranks to stop at the next step boundary
+attempts/N/HUNG          says that no step was made for too long
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from giblet_hpc.errors import JobError
+from giblet_hpc.files import read_json, write_json
+from giblet_hpc.jobs import slurm
+from giblet_hpc.runs import RunPaths, Stage
+
+JOIN_SECONDS = 300.0
+SILENT_SECONDS = 120.0
+Outcome = Literal["complete", "stopped", "interrupted", "failed", "crashed", "hung", "lost"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a supervisor runs: one node of a job.
+
+    Parameters
+    ----------
+    scheduler : str
+        `slurm` or `local`.
+    job : str
+        The job's id; a process id for local ones.
+    restart : int
+        How often the scheduler has started the job again.
+    node, nodes : int
+        This node's number, and how many there are.
+    head : str
+        Name of node 0.
+    host : str
+        Name of this node.
+    """
+
+    scheduler: str
+    job: str
+    restart: int = 0
+    node: int = 0
+    nodes: int = 1
+    head: str = "localhost"
+    host: str = "localhost"
+
+    @property
+    def key(self) -> str:
+        """What tells this execution of the job from all others."""
+        return f"{self.scheduler}-{self.job}.{self.restart}"
+
+
+def local_place() -> Place:
+    """Return the place of a process that no scheduler started."""
+    host = socket.gethostname()
+    return Place("local", str(os.getpid()), host=host, head=host)
+
+
+def here() -> Place:
+    """Return this process's place, from the environment that Slurm sets."""
+    job = slurm.own_job_id()
+    if not job or os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return local_place()
+    return Place(
+        "slurm",
+        job,
+        restart=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+        node=int(os.environ["SLURM_NODEID"]),
+        nodes=int(os.environ.get("SLURM_STEP_NUM_NODES", os.environ["SLURM_JOB_NUM_NODES"])),
+        head=slurm.first_host(os.environ["SLURM_JOB_NODELIST"]),
+        host=os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+    )
+
+
+class Attempt:
+    """One execution of a stage.
+
+    Parameters
+    ----------
+    folder : Path
+        `attempts/N` of a run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stop = folder / "STOP"
+        self.hung = folder / "HUNG"
+        self._job = folder / "job.json"
+
+    @property
+    def number(self) -> int:
+        """The attempt's number."""
+        return int(self.folder.name)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what job.json says; empty before it is written."""
+        facts: dict[str, Any] = read_json(self._job) if self._job.is_file() else {}
+        return facts
+
+    def note(self, **fields: Any) -> None:
+        """Add to job.json; for node 0 and the job's script only."""
+        write_json(self._job, {**self.facts(), **fields})
+
+    def log(self, node: int) -> Path:
+        """Return the name of a node's log."""
+        return self.folder / f"node-{node}.log"
+
+    def note_node(self, node: int, **fields: Any) -> None:
+        """Add to a node's own record; its heartbeat is set to now."""
+        file = self.folder / f"node-{node}.json"
+        known = read_json(file) if file.is_file() else {}
+        write_json(file, {**known, **fields, "heartbeat": time.time()})
+
+    def nodes(self) -> dict[int, dict[str, Any]]:
+        """Return the nodes' records by number."""
+        return {
+            int(file.stem.removeprefix("node-")): read_json(file)
+            for file in sorted(self.folder.glob("node-*.json"))
+        }
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return why ranks failed, the first that did first."""
+        found = [read_json(file) for file in self.folder.glob("rank-*.json")]
+        return sorted(found, key=lambda failure: failure["time"])
+
+    def silent_hosts(self, now: float) -> list[str]:
+        """Return the hosts whose records have no end and an old heartbeat."""
+        return [
+            str(record["host"])
+            for record in self.nodes().values()
+            if "ended" not in record and now - record["heartbeat"] > SILENT_SECONDS
+        ]
+
+    def close(self, outcome: Outcome, *, reason: str, step: int | None) -> None:
+        """Write how the attempt ended."""
+        self.note(ended=time.time(), outcome=outcome, reason=reason, step_to=step)
+
+
+def all_attempts(paths: RunPaths) -> list[Attempt]:
+    """Return a run's attempts, oldest first."""
+    folders = [p for p in paths.attempts.glob("[0-9]*") if p.name.isdigit()]
+    return [Attempt(folder) for folder in sorted(folders, key=lambda p: int(p.name))]
+
+
+def begin(paths: RunPaths, place: Place, stage: Stage, facts: Mapping[str, Any]) -> Attempt:
+    """Make the next numbered attempt, for node 0.
+
+    An earlier attempt of the stage that never ended was killed from outside; it is closed as such.
+    """
+    for earlier in history(paths, stage, str(facts.get("part", ""))):
+        if "ended" not in earlier.facts():
+            earlier.close("interrupted", reason="killed from outside, without notice", step=None)
+    number = max((attempt.number for attempt in all_attempts(paths)), default=0)
+    while True:
+        number += 1
+        folder = paths.attempts / str(number)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        break
+    attempt = Attempt(folder)
+    attempt.note(
+        stage=stage, key=place.key, job=place.job, scheduler=place.scheduler,
+        restart=place.restart, started=time.time(), **facts,
+    )  # fmt: skip
+    return attempt
+
+
+def join(paths: RunPaths, place: Place, *, patience: float = JOIN_SECONDS) -> Attempt:
+    """Return the attempt that node 0 of this job began.
+
+    Raises
+    ------
+    JobError
+        When it does not appear: node 0 did not start, or the folder is not shared.
+    """
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        attempt = find(paths, place)
+        if attempt is not None:
+            return attempt
+        time.sleep(0.5)
+    raise JobError(
+        f"node {place.node} ({place.host}) waited {patience:.0f} s for node 0 ({place.head})",
+        hint=f"is {paths.root} on a file system that all nodes share?",
+    )
+
+
+def find(paths: RunPaths, place: Place) -> Attempt | None:
+    """Return the newest attempt of this execution of the job, if there is one."""
+    for attempt in reversed(all_attempts(paths)):
+        if attempt.facts().get("key") == place.key:
+            return attempt
+    return None
+
+
+def history(paths: RunPaths, stage: Stage, part: str = "") -> list[Attempt]:
+    """Return the attempts of a stage, oldest first."""
+    return [
+        attempt
+        for attempt in all_attempts(paths)
+        if attempt.facts().get("stage") == stage and attempt.facts().get("part", "") == part
+    ]
+
+
+def superseded(paths: RunPaths, attempt: Attempt, place: Place) -> bool:
+    """Return whether the scheduler has started this job anew, elsewhere or here."""
+    return any(
+        later.number > attempt.number
+        and later.facts().get("job") == place.job
+        and later.facts().get("restart", 0) > place.restart
+        for later in all_attempts(paths)
+    )
+
+
+def without_progress(attempts: Sequence[Attempt]) -> int:
+    """Return how many of the last attempts in a row ended badly without a further checkpoint."""
+    count = 0
+    for attempt in reversed(attempts):
+        facts = attempt.facts()
+        bad = facts.get("outcome") in ("crashed", "hung", "lost")
+        if not bad or (facts.get("checkpoint_to") or 0) > (facts.get("checkpoint_from") or 0):
+            break
+        count += 1
+    return count

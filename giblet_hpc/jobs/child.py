@@ -1,0 +1,119 @@
+"""The processes of a stage on one node: starting them, reaching them all, ending them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from giblet_hpc import beacon
+
+TOKEN = "GIBLET_TOKEN"  # noqa: S105 - names a variable
+PR_SET_PDEATHSIG = 1
+TERM_SECONDS = 20.0
+STACK_SECONDS = 2.0
+
+
+class Child:
+    """A stage's process and all that it starts.
+
+    Every descendant carries a token in its environment, so that it is found whatever session,
+    process group or container it has gone to.
+
+    Parameters
+    ----------
+    command : sequence of str
+    environment : mapping
+    token : str
+        Names this execution on this node.
+    output : file, optional
+        Receives stdout and stderr; by default this process's stderr.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        token: str,
+        output: IO[str] | None,
+    ) -> None:
+        self._token = token
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output or 2,
+            stderr=subprocess.STDOUT if output else None,
+            env={**environment, TOKEN: token},
+            start_new_session=True,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - single-threaded here
+        )
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None while the process runs."""
+        return self._process.poll()
+
+    def processes(self) -> list[int]:
+        """Return the ids of all processes that belong to this execution."""
+        return processes_with(self._token)
+
+    def dump_stacks(self, ranks: Sequence[int]) -> None:
+        """Have the processes of the ranks write their stacks to the log."""
+        for process in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, beacon.STACK_SIGNAL)
+        time.sleep(STACK_SECONDS)
+
+    def end(self) -> None:
+        """Ask the process to end, then kill whatever is left; return when nothing is."""
+        if self._process.poll() is None:
+            # torchrun passes it on to its ranks.
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(TERM_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill everything; return when nothing is left."""
+        while left := self.processes():
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            self._process.poll()
+            time.sleep(0.05)
+        self._process.wait()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to send SIGTERM when the parent dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def processes_with(token: str) -> list[int]:
+    """Return the ids of this user's processes that carry a token."""
+    wanted = f"{TOKEN}={token}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            carried = wanted in (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if carried and state_of(int(folder.name)) not in ("Z", ""):
+            found.append(int(folder.name))
+    return found
+
+
+def state_of(process: int) -> str:
+    """Return the kernel's letter for a process's state; empty when it is gone."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[0]

@@ -1,0 +1,140 @@
+"""Fire drills: cause a fault on a live run, and report what it cost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from giblet_hpc.errors import JobError
+from giblet_hpc.jobs import attempts, child, lease, slurm
+from giblet_hpc.jobs.attempts import Attempt
+from giblet_hpc.runs import RunPaths
+
+Fault = Literal["preempt", "kill-node", "walltime"]
+FAULTS: tuple[Fault, ...] = ("preempt", "kill-node", "walltime")
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a fault cost."""
+
+    fault: str
+    outcome: str
+    """How the struck attempt ended."""
+    step_before: int
+    """Last step that was made before the end."""
+    step_after: int
+    """Step that the next attempt began from."""
+    seconds: float
+    """From the fault to the first step of the next attempt."""
+
+    @property
+    def steps_lost(self) -> int:
+        """Steps that were made twice."""
+        return max(0, self.step_before - self.step_after)
+
+
+def strike(paths: RunPaths, fault: Fault) -> Attempt:
+    """Cause a fault on the attempt that is running now.
+
+    `preempt` sends what Slurm sends a preempted job; `walltime` shortens the job's time limit to
+    a little more than the profile's lead; `kill-node` kills everything of the run on its last node.
+
+    Raises
+    ------
+    JobError
+        When no training of the run is under way on Slurm, or Slurm refuses.
+    """
+    held = lease.holder(paths)
+    state = paths.stage_state("train")
+    if held is None or held.scheduler != "slurm" or state.get("status") != "running":
+        raise JobError(
+            f"run {paths.name} is not training on a cluster now",
+            hint=f"giblet-hpc status {paths.name}",
+        )
+    attempt = attempts.all_attempts(paths)[-1]
+    job = str(state["job"])
+    host = attempt.nodes()[max(attempt.nodes())]["host"]
+    on_last_node = ["--overlap", f"--nodelist={host}", "--nodes=1", "--ntasks=1"]
+    commands = {
+        "preempt": ["scancel", "--signal=TERM", job],
+        "walltime": ["scontrol", "update", f"JobId={job}", f"TimeLimit={_short_limit(attempt)}"],
+        "kill-node": ["srun", f"--jobid={job}", *on_last_node, sys.executable, "-m",
+                      "giblet_hpc.jobs.drill", str(paths.root)],
+    }  # fmt: skip
+    if slurm.call(*commands[fault]) is None:
+        raise JobError(f"Slurm did not carry out the drill: {' '.join(commands[fault])}")
+    return attempt
+
+
+def _short_limit(attempt: Attempt) -> int:
+    minutes = (time.time() - attempt.facts()["started"]) / 60
+    return int(minutes) + 2
+
+
+def observe(
+    paths: RunPaths, struck: Attempt, fault: str, *, patience: float, tell: Callable[[str], None]
+) -> Cost:
+    """Wait until the run goes on, and say what was lost.
+
+    Raises
+    ------
+    JobError
+        When it does not go on in time.
+    """
+    start = time.monotonic()
+    told = ""
+    while time.monotonic() - start < patience:
+        facts = struck.facts()
+        if "ended" in facts and told != facts["outcome"]:
+            told = facts["outcome"]
+            tell(f"attempt {struck.number} ended: {told} ({facts['reason']})")
+        later = [a for a in attempts.history(paths, "train") if a.number > struck.number]
+        state = paths.stage_state("train")
+        began = state.get("resumed_from") if later else None
+        again = (
+            later and state.get("attempt") == later[0].number and state.get("phase") != "starting"
+        )
+        if began is not None and again:
+            return Cost(
+                fault, facts.get("outcome", "killed"), facts.get("step_to") or began, began,
+                time.monotonic() - start,
+            )  # fmt: skip
+        time.sleep(POLL_SECONDS)
+    raise JobError(
+        f"run {paths.name} did not go on within {patience:.0f} s after the drill",
+        hint=f"giblet-hpc status {paths.name}",
+    )
+
+
+def as_facts(cost: Cost) -> dict[str, Any]:
+    """Return a cost as plain values."""
+    return {**asdict(cost), "steps_lost": cost.steps_lost}
+
+
+def kill_here(run_folder: str) -> None:
+    """Kill every process of a run on this node, supervisors first."""
+    wanted = run_folder.encode()
+    mine = os.getpid()
+    for folder in Path("/proc").glob("[0-9]*"):
+        number = int(folder.name)
+        try:
+            arguments = (folder / "cmdline").read_bytes()
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        supervisor = b"submitit.core._submit" in arguments and wanted in arguments
+        rank = child.TOKEN.encode() in environment and wanted in arguments
+        if number != mine and (supervisor or rank):
+            os.kill(number, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    kill_here(sys.argv[1])

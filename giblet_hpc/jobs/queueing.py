@@ -1,0 +1,362 @@
+"""Queueing a run's stages on Slurm, through submitit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.jobs import lease, slurm, suspects
+from giblet_hpc.jobs.cluster import Cluster, minutes_of
+from giblet_hpc.jobs.supervisor import StageJob
+from giblet_hpc.runs import RunPaths, Stage
+
+UNLIMITED = 10**6
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the cluster a parallel stage gets.
+
+    Parameters
+    ----------
+    ranks : int
+        Processes on each node.
+    nodes : int
+    gpus : int
+        GPUs on each node.
+    """
+
+    ranks: int
+    nodes: int = 1
+    gpus: int = 0
+
+    @property
+    def world(self) -> int:
+        """Processes on all nodes."""
+        return self.ranks * self.nodes
+
+
+def size_of(
+    profile: Cluster, *, gpus: int | None, ranks: int | None, nodes: int | None, default: int
+) -> Size:
+    """Return how a stage is spread over nodes.
+
+    Parameters
+    ----------
+    profile : Cluster
+    gpus, ranks : int, optional
+        GPUs or processes in all.
+    nodes : int, optional
+        By default as few as hold the GPUs.
+    default : int
+        Processes when neither is given.
+
+    Raises
+    ------
+    ConfigError
+        When the nodes cannot be filled evenly, or have no GPUs.
+    """
+    if gpus and ranks and gpus != ranks:
+        raise ConfigError("--gpus and --ranks differ: each GPU has a process of its own")
+    if profile.scheduler == "local":
+        if nodes and nodes > 1:
+            raise ConfigError("--nodes needs a cluster; this is one machine")
+        return Size(ranks or gpus or default)
+    if gpus and not profile.gpus_per_node:
+        raise ConfigError(
+            f"--gpus {gpus}: cluster {profile.name} has no GPUs, says its profile",
+            hint="set gpus_per_node in the profile, or give --ranks",
+        )
+    total = gpus or ranks or profile.gpus_per_node or 1
+    on_gpus = bool(profile.gpus_per_node) and (gpus is not None or ranks is None)
+    if nodes is None:
+        nodes = -(-total // profile.gpus_per_node) if on_gpus else 1
+    if total % nodes:
+        raise ConfigError(f"{total} processes do not spread evenly over {nodes} nodes")
+    each = total // nodes
+    if on_gpus and each > profile.gpus_per_node:
+        raise ConfigError(
+            f"{each} GPUs a node: the nodes of {profile.name} have {profile.gpus_per_node}"
+        )
+    return Size(each, nodes, each if on_gpus else 0)
+
+
+def parameters(
+    profile: Cluster, jobs: Sequence[StageJob], size: Size, *, after: str, minutes: int
+) -> dict[str, Any]:
+    """Return submitit's parameters of a job, or of an array with a task for each of ``jobs``.
+
+    Parameters
+    ----------
+    profile : Cluster
+    jobs : sequence of StageJob
+    size : Size
+    after : str
+        sbatch's --dependency; empty for none.
+    minutes : int
+        Walltime.
+    """
+    name = RunPaths(_folder(jobs[0])).name
+    share = size.gpus / profile.gpus_per_node if profile.gpus_per_node and size.gpus else 1.0
+    folders = list(dict.fromkeys(job.run_folder for job in jobs))
+    settle = shlex.join([sys.executable, "-m", "giblet_hpc.jobs.settle", *folders])
+    wanted: dict[str, Any] = {
+        "job_name": safe_name(f"giblet-{name}-{jobs[0].stages[0]}"),
+        "time": minutes,
+        "nodes": size.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": max(1, int(profile.cpus_per_node * share)),
+        "signal_delay_s": profile.lead_seconds,
+        "stderr_to_stdout": True,
+        "array_parallelism": profile.array_tasks,
+        "setup": list(profile.setup),
+        "teardown": [settle],
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "dependency": after or None,
+        "exclude": ",".join(suspects.known(RunPaths(_folder(jobs[0])))) or None,
+        "srun_args": [f"--cpus-per-task={max(1, int(profile.cpus_per_node * share))}"],
+        "additional_parameters": {
+            "requeue": True,
+            "kill-on-invalid-dep": "yes",
+            **profile.options,
+        },
+    }
+    if profile.memory_gb_per_node:
+        wanted["mem"] = profile.memory_gb_per_node * share
+    if size.gpus:
+        amount = f"{profile.gpu_type}:{size.gpus}" if profile.gpu_type else str(size.gpus)
+        key = "gres" if profile.gpu_request == "gres" else "gpus_per_node"
+        wanted[key] = f"gpu:{amount}" if key == "gres" else amount
+    # Sites that check wckeys refuse submitit's default one.
+    return {key: value for key, value in wanted.items() if value is not None} | {"wckey": None}
+
+
+def safe_name(text: str) -> str:
+    """Return a job name that needs no quoting anywhere."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:64]
+
+
+def _folder(job: StageJob) -> Path:
+    return Path(job.run_folder)
+
+
+def _executor(jobs: Sequence[StageJob]) -> Any:
+    """Return submitit's executor; it can also write a script where there is no Slurm."""
+    import submitit
+
+    class Executor(submitit.SlurmExecutor):  # type: ignore[misc]
+        """Slurm's executor, without the check for srun and the default wckey."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 2
+
+    return Executor(folder=RunPaths(_folder(jobs[0])).jobs, max_num_timeout=UNLIMITED)
+
+
+def script(profile: Cluster, jobs: Sequence[StageJob], size: Size, **choices: Any) -> str:
+    """Return the sbatch script of a job or array, as it would be submitted."""
+    executor = _executor(jobs)
+    executor.update_parameters(**parameters(profile, jobs, size, **choices))
+    if len(jobs) > 1:
+        executor.parameters["map_count"] = len(jobs)
+    text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
+    return text
+
+
+def submit(
+    profile: Cluster, jobs: Sequence[StageJob], size: Size, *, after: str, minutes: int
+) -> list[str]:
+    """Queue a job, or an array with a task for each of ``jobs``.
+
+    Returns
+    -------
+    list of str
+        Job ids.
+
+    Raises
+    ------
+    JobError
+        With what sbatch says, when it refuses.
+    """
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+    RunPaths(_folder(jobs[0])).jobs.mkdir(parents=True, exist_ok=True)
+    executor = _executor(jobs)
+    executor.update_parameters(**parameters(profile, jobs, size, after=after, minutes=minutes))
+    try:
+        with _outside_of_jobs(), executor.batch(allow_implicit_submissions=False):
+            queued = [executor.submit(job) for job in jobs]
+        return [str(job.job_id) for job in queued]
+    except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:
+        lines = [line for line in str(error).splitlines() if "sbatch" in line]
+        said = lines[-1] if lines else str(error)
+        raise JobError(
+            f"Slurm did not take the job: {said}", hint="`--dry-run` shows the script"
+        ) from None
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide what Slurm sets inside jobs, which sbatch would take for options."""
+    hidden = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Jobs that are queued together: one, or an array."""
+
+    jobs: tuple[StageJob, ...]
+    size: Size
+    wait: str
+    """How it waits for the step before: `afterok` or `afterany`."""
+    minutes: int
+
+
+def steps_of(
+    paths: RunPaths,
+    stages: Sequence[Stage],
+    *,
+    profile: Cluster,
+    size: Size,
+    parts: Sequence[str],
+    time: str | None,
+    rebuild: bool = False,
+) -> list[Step]:
+    """Return the jobs that carry out some stages of a run, in order.
+
+    Preprocess becomes three steps: the store's layout, an array with a task for each part, and
+    the end, which also makes what a failed task has left out.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    stages : sequence of str
+    profile : Cluster
+    size : Size
+        Of train and evaluate.
+    parts : sequence of str
+        Parts of preprocess to make.
+    time : str, optional
+        Walltime instead of the profile's.
+    rebuild : bool
+        Replace parts that were made with other settings.
+    """
+    minutes = minutes_of(time) if time else profile.minutes
+    base = StageJob(str(paths.root), (), 1, minutes=minutes, rebuild=rebuild)
+    steps = []
+    for stage in stages:
+        if stage == "preprocess":
+            one = replace(base, stages=("preprocess",))
+            array = tuple(replace(one, part=part, rebuild=False) for part in parts)
+            steps.append(Step((replace(one, part="plan"),), Size(1), "afterok", minutes))
+            if array:
+                steps.append(Step(array, Size(1), "afterok", minutes))
+            steps.append(Step((replace(one, rebuild=False),), Size(1), "afterany", minutes))
+            continue
+        job = replace(base, stages=(stage,), ranks=size.ranks, nodes=size.nodes, gpus=size.gpus)
+        steps.append(Step((job,), size, "afterok", minutes))
+        if profile.requeue == "successor" and stage == "train":
+            steps += [Step((job,), size, "afterany", minutes)] * profile.successors
+    return steps
+
+
+def submit_steps(
+    paths: RunPaths, steps: Sequence[Step], *, profile: Cluster, after: str = ""
+) -> list[str]:
+    """Queue a run's steps, each waiting for the one before, under one lease.
+
+    Returns
+    -------
+    list of str
+        All job ids.
+
+    Raises
+    ------
+    JobError
+        When somebody else holds the run, or Slurm refuses; jobs queued so far are cancelled.
+    """
+    held = lease.take(paths, "slurm")
+    paths.stop.unlink(missing_ok=True)
+    every: list[str] = []
+    dependency = after
+    try:
+        for step in steps:
+            jobs = tuple(replace(job, lease=held.token) for job in step.jobs)
+            if every:
+                dependency = f"{step.wait}:{_first(every[-1])}"
+            ids = submit(profile, jobs, step.size, after=dependency, minutes=step.minutes)
+            every += ids
+            _note_queued(paths, jobs, ids)
+        lease.assign(paths, held, tuple(every))
+    except BaseException:
+        if every:
+            slurm.cancel(every)
+        lease.release(paths, held)
+        raise
+    return every
+
+
+def _first(job: str) -> str:
+    """Return the id that a dependency on a job, or on its whole array, names."""
+    return job.split("_")[0]
+
+
+def _note_queued(paths: RunPaths, jobs: Sequence[StageJob], ids: Sequence[str]) -> None:
+    for job, number in zip(jobs, ids, strict=True):
+        paths.update_state(
+            job.stages[0], part=job.part, status="queued", job=number, reason="", hint="", phase=""
+        )
+
+
+def submit_runs(
+    runs: Sequence[RunPaths], *, profile: Cluster, size: Size, time: str | None
+) -> list[tuple[RunPaths, str]]:
+    """Queue the training of several runs as one array, each under a lease of its own.
+
+    Raises
+    ------
+    JobError
+        When somebody else holds a run, or Slurm refuses.
+    """
+    minutes = minutes_of(time) if time else profile.minutes
+    held: list[lease.Lease] = []
+    try:
+        for paths in runs:
+            held.append(lease.take(paths, "slurm"))
+            paths.stop.unlink(missing_ok=True)
+        jobs = [
+            StageJob(
+                str(paths.root), ("train",), size.ranks, size.nodes, lease=own.token,
+                minutes=minutes, gpus=size.gpus,
+            )
+            for paths, own in zip(runs, held, strict=True)
+        ]  # fmt: skip
+        ids = submit(profile, jobs, size, after="", minutes=minutes)
+    except BaseException:
+        for paths, own in zip(runs, held, strict=False):
+            lease.release(paths, own)
+        raise
+    for paths, own, job, number in zip(runs, held, jobs, ids, strict=True):
+        _note_queued(paths, [job], [number])
+        lease.assign(paths, own, (number,))
+    return list(zip(runs, ids, strict=True))
