@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from giblet_hpc import beacon
+from giblet_hpc.jobs import launch
 
 TOKEN = "GIBLET_TOKEN"  # noqa: S105 - names a variable
 PR_SET_PDEATHSIG = 1
+END_SIGNAL = getattr(signal, launch.END_SIGNAL)
 TERM_SECONDS = 20.0
 STACK_SECONDS = 2.0
 
@@ -74,8 +76,8 @@ class Child:
     def end(self) -> None:
         """Ask the process to end, then kill whatever is left; return when nothing is."""
         if self._process.poll() is None:
-            # torchrun passes it on to its ranks.
-            self._process.terminate()
+            # torchrun ends its ranks; it takes no other signal for more than noise.
+            self._process.send_signal(END_SIGNAL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(TERM_SECONDS)
         self.kill()
@@ -92,8 +94,8 @@ class Child:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel to send SIGTERM when the parent dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Ask the kernel to end this process when its parent dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, END_SIGNAL)
 
 
 def processes_with(token: str) -> list[int]:

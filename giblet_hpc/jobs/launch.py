@@ -12,6 +12,8 @@ from giblet_hpc.runs import Stage
 PARALLEL_STAGES: tuple[Stage, ...] = ("train", "evaluate")
 JOIN_SECONDS = 900
 SHUTDOWN_SECONDS = 15
+END_SIGNAL = "SIGQUIT"
+"""What ends torchrun. Others reach it on some clusters while ranks still write a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def torchrun_options(geometry: Geometry) -> list[str]:
         "--rdzv-backend=c10d",
         f"--rdzv-endpoint={geometry.head}:{geometry.port}",
         "--max-restarts=0",
-        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR2",
+        f"--signals-to-handle={END_SIGNAL}",
         f"--shutdown-timeout={SHUTDOWN_SECONDS}",
     ]
     if geometry.nodes == 1:
@@ -134,6 +136,8 @@ def stage_environment(stage: Stage, *, ranks: int, cores: int | None = None) -> 
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
         "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "PYTHONUNBUFFERED": "1",
+        # DDP remarks on every rank that all parameters are in use.
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

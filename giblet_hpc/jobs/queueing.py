@@ -104,12 +104,12 @@ def parameters(
     minutes : int
         Walltime.
     """
-    name = RunPaths(_folder(jobs[0])).name
+    run = RunPaths(_folder(jobs[0]))
     share = size.gpus / profile.gpus_per_node if profile.gpus_per_node and size.gpus else 1.0
     folders = list(dict.fromkeys(job.run_folder for job in jobs))
     settle = shlex.join([sys.executable, "-m", "giblet_hpc.jobs.settle", *folders])
     wanted: dict[str, Any] = {
-        "job_name": safe_name(f"giblet-{name}-{jobs[0].stages[0]}"),
+        "job_name": safe_name(f"giblet-{run.name}-{jobs[0].stages[0]}"),
         "time": minutes,
         "nodes": size.nodes,
         "ntasks_per_node": 1,
@@ -124,7 +124,7 @@ def parameters(
         "qos": profile.qos,
         "constraint": profile.constraint,
         "dependency": after or None,
-        "exclude": ",".join(suspects.known(RunPaths(_folder(jobs[0])))) or None,
+        "exclude": ",".join(suspects.to_leave_out(run, profile, size.nodes)) or None,
         "srun_args": [f"--cpus-per-task={max(1, int(profile.cpus_per_node * share))}"],
         "additional_parameters": {
             "requeue": True,

@@ -92,6 +92,9 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, profile: Cluster
         _give_up(paths, place, stage, part)
         return
     hosts = facts.get("lost_hosts") or attempt.silent_hosts(time.time())
+    if len(hosts) == facts["nodes"]:
+        # What strikes all nodes at once is not a node's fault.
+        hosts = []
     suspects.remember(paths, hosts, reason=reason, hours=profile.suspect_hours)
     again = f"queued again: {reason}"
     if profile.requeue == "successor":
@@ -109,7 +112,7 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, profile: Cluster
         )
         _give_up(paths, place, stage, part)
         return
-    if nodes := suspects.known(paths):
+    if nodes := suspects.to_leave_out(paths, profile, facts["nodes"]):
         slurm.exclude(place.job, nodes)
 
 

@@ -108,6 +108,16 @@ def cancel(jobs: Sequence[str]) -> bool:
     return call("scancel", *jobs) is not None
 
 
+def node_count(partition: str | None) -> int | None:
+    """Return how many nodes a partition has (None: the default); None when Slurm is silent."""
+    chosen = [f"--partition={partition}"] if partition else []
+    text = call("sinfo", "--noheader", "--format=%P|%D", *chosen)
+    if text is None:
+        return None
+    rows = [line.split("|") for line in text.splitlines()]
+    return sum(int(count) for name, count in rows if partition or name.endswith("*"))
+
+
 def own_job_id(environment: Mapping[str, str] = os.environ) -> str:
     """Return this job's id; empty outside of one."""
     array = environment.get("SLURM_ARRAY_JOB_ID")

@@ -73,7 +73,7 @@ def _stage(
     if job is not None and job.state == "PENDING":
         state["waiting_for"] = job.waiting_for
         state["expected_start"] = job.start
-    if state["status"] in ("queued", "running") and not live:
+    if state["status"] in ("queued", "running", "stopping") and not live:
         state["status"] = "interrupted"
         known = slurm.ended(str(state["job"])) if "_" in str(state.get("job", "")) else None
         if known is not None:

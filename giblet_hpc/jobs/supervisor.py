@@ -269,6 +269,9 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
         finally:
             child.kill()
+        if self._asked:
+            # Where a scheduler signals every process, the child may be gone before this was seen.
+            watch.ask(signal.Signals(self._asked[-1]).name)
         return code if code is not None else -1
 
     def _settle(self, attempt: Attempt, watch: Watch) -> Outcome:
@@ -277,7 +280,10 @@ class Supervisor:
         stage, part, paths = self._stage, self._job.part, self._paths
         state = dict(paths.stage_state(stage, part=part))
         verdict = triage.judge(attempt, state, stopped_by_user=watch.user_stop, asked=watch.asked)
-        attempt.note(checkpoint_to=paths.checkpoint_step(), why_asked=watch.why)
+        attempt.note(
+            checkpoint_to=paths.checkpoint_step(), step_from=state.get("resumed_from"),
+            why_asked=watch.why,
+        )  # fmt: skip
         attempt.close(verdict.outcome, reason=verdict.reason, step=state.get("step"))
         final = {"complete": "complete", "failed": "failed", "stopped": "stopped"}
         status = final.get(verdict.outcome, "interrupted")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from giblet_hpc.files import read_json, write_json
+from giblet_hpc.jobs import slurm
+from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.runs import RunPaths
 
 
@@ -25,6 +27,13 @@ def remember(paths: RunPaths, nodes: Sequence[str], *, reason: str, hours: float
     for node in nodes:
         record[node] = {"until": until, "reason": reason, "run": paths.name}
     write_json(file_of(paths), {n: r for n, r in record.items() if r["until"] > time.time()})
+
+
+def to_leave_out(paths: RunPaths, profile: Cluster, needed: int) -> list[str]:
+    """Return the nodes to leave out of a job; none when too few would be left for it."""
+    nodes = known(paths)
+    have = slurm.node_count(profile.partition)
+    return nodes if have is None or have - len(nodes) >= needed else []
 
 
 def known(paths: RunPaths) -> list[str]:

@@ -14,6 +14,7 @@ from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.runs import RunPaths, Stage
 
 GRACE_SECONDS = 300.0
+START_SECONDS = 2.0
 HEARTBEAT_SECONDS = 5.0
 PEER_FAILED_SECONDS = 30.0
 RECENT = 50
@@ -69,8 +70,11 @@ class Watch:
     def look(self) -> Verdict:
         """Return whether the stage may go on; most calls only compare two clocks."""
         now = time.monotonic()
-        if self._asked_at is not None and now - self._asked_at > GRACE_SECONDS:
-            return "late"
+        if self._asked_at is not None:
+            # What makes no steps, or none yet, has nothing to bring to an end.
+            patience = GRACE_SECONDS if self.ranks() else START_SECONDS
+            if now - self._asked_at > patience:
+                return "late"
         self._progress.see(self.ranks())
         if now - self._last_look < HEARTBEAT_SECONDS / (5 if self.asked else 2.5):
             return "fine"

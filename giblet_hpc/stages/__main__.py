@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -107,6 +108,8 @@ def main() -> int:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     give_stacks_when_asked()
     log.setup(rank)
+    # Concerns speed alone, and comes from every rank.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     paths = RunPaths(arguments.run)
     if rank == 0:
         paths.update_state(stage, part=part, status="running", pid=os.getpid(), reason="", hint="")
@@ -118,7 +121,9 @@ def main() -> int:
             sys.stderr.write(f"{error.render()}\n")
         return error.exit_code
     if rank == 0:
-        paths.update_state(stage, part=part, status="complete" if finished else "stopped")
+        # What a stop means is for the supervisor to say: the end, or another attempt.
+        stopped = "stopping" if ATTEMPT in os.environ else "stopped"
+        paths.update_state(stage, part=part, status="complete" if finished else stopped)
     return 0
 
 

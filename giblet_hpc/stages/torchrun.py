@@ -1,8 +1,9 @@
-"""torchrun, without its traceback where a rank has already said what is wrong."""
+"""torchrun, which leaves stopping to its ranks and has no traceback where a rank has spoken."""
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -10,8 +11,18 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 
+def _leave_to_ranks(*_: object) -> None:
+    """Take a signal without effect; unlike an ignored one, it is not ignored by children."""
+
+
 def main() -> int:
-    """Run torchrun with this process's arguments; return 1 when a rank failed."""
+    """Run torchrun with this process's arguments; return 1 when a rank failed.
+
+    Where a scheduler signals every process of a job, the ranks stop at a step boundary, which may
+    take a while. torchrun would kill them before; so it does not listen.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, _leave_to_ranks)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         torchrun(sys.argv[1:])

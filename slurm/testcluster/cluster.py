@@ -24,7 +24,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 NODES = ("n1", "n2")
@@ -105,7 +105,8 @@ class Cluster:
     """
 
     folder: Path
-    slurmd_timeout: int = 20
+    slurmd_timeout: int = 10
+    _started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def conf(self) -> Path:
@@ -179,6 +180,7 @@ class Cluster:
                 start_new_session=True,
                 cwd=self.folder,
             )
+        self._started.append(process)
         (self.folder / f"{name}.started").write_text(str(process.pid))
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
@@ -260,10 +262,16 @@ class Cluster:
             process = int(file.read_text())
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
-            _wait_for(lambda p=process: not _alive(p), file.stem, kill=process)
+            _wait_for(lambda p=process: not self._alive(p), file.stem, kill=process)
             file.unlink()
         lines = HOSTS.read_text().splitlines(keepends=True)
         HOSTS.write_text("".join(line for line in lines if "giblet-hpc test cluster" not in line))
+
+    def _alive(self, process: int) -> bool:
+        for own in self._started:
+            if own.pid == process:
+                return own.poll() is None
+        return Path(f"/proc/{process}").exists()
 
 
 def _make_gpus() -> None:
@@ -286,14 +294,6 @@ def _free_ports(count: int) -> list[int]:
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _alive(process: int) -> bool:
-    try:
-        done, _ = os.waitpid(process, os.WNOHANG)
-    except ChildProcessError:
-        return Path(f"/proc/{process}").exists()
-    return done == 0
 
 
 def _wait_for(ready, what: str, *, kill: int = 0) -> None:  # type: ignore[no-untyped-def]

@@ -1,0 +1,257 @@
+"""Training on two nodes of a real Slurm: equal to a local run, whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from giblet_hpc.jobs.child import state_of
+from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
+
+pytestmark = pytest.mark.slurm
+LENGTH = ["train.epochs=400", "train.validate_every=20", "train.checkpoint_every=10"]
+TRAIN = ["--ranks", "2", "--nodes", "2"]
+
+
+def submit(cli: SlurmCli, name: str, *more: str) -> str:
+    cli("submit", "train", "--name", name, "--cluster", str(cli.profile), *TRAIN, *more)
+    return str(cli.state(name, "train")["job"])
+
+
+def step_of(cli: SlurmCli, name: str) -> int:
+    """The step that the present attempt has reached; -1 before its first."""
+    state = cli.state(name, "train")
+    training = state.get("status") == "running" and state["phase"].startswith("training")
+    return int(state["step"]) if training else -1
+
+
+def final_weights(cli: SlurmCli, name: str) -> dict[str, Any]:
+    folder = cli.paths(name).checkpoints()
+    path = folder / (folder / "latest").read_text() / "state.pt"
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state["model"]
+
+
+def assert_same_weights(a: dict[str, Any], b: dict[str, Any]) -> None:
+    assert a.keys() == b.keys()
+    different = [key for key in a if not torch.equal(a[key], b[key])]
+    assert not different
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, study_folder: Path, store: Path
+) -> dict[str, Any]:
+    """The weights of a local run of two ranks."""
+    folder = tmp_path_factory.mktemp("calm")
+    cli = SlurmCli(folder, folder / "none")
+    Prepared(cli, study_folder, store)("calm", *LENGTH)
+    cli("run", "train", "calm", "--ranks", "2")
+    return final_weights(cli, "calm")
+
+
+def test_two_nodes_of_four_ranks_equal_one_machine(slurm: SlurmCli, prepared: Prepared) -> None:
+    for name in ("local", "cluster"):
+        prepared(name, "train.epochs=30")
+    slurm("run", "train", "local", "--ranks", "8")
+    submit(slurm, "cluster", "--ranks", "8")
+    slurm.wait("cluster", "train", "complete")
+    assert_same_weights(final_weights(slurm, "cluster"), final_weights(slurm, "local"))
+    (attempt,) = slurm.attempts("cluster", "train")
+    assert {record["host"] for record in attempt.nodes().values()} == {"n1", "n2"}
+    assert attempt.facts()["ranks_per_node"] == 4
+
+
+def preempt(cli: SlurmCli, name: str) -> None:
+    """Have a job of a higher partition take the nodes for a second."""
+    wait_until(lambda: step_of(cli, name) > 0)
+    before = len(cli.attempts(name, "train"))
+    subprocess.run(
+        ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+         "--wrap=srun sleep 1"], check=True, capture_output=True,
+    )  # fmt: skip
+    wait_until(lambda: "ended" in cli.attempts(name, "train")[before - 1].facts())
+    wait_until(lambda: len(cli.attempts(name, "train")) > before)
+
+
+def test_preempted_three_times_and_out_of_time(
+    slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
+) -> None:
+    prepared("tried", *LENGTH)
+    job = submit(slurm, "tried")
+    for _ in range(3):
+        preempt(slurm, "tried")
+    wait_until(lambda: step_of(slurm, "tried") > 0)
+    # A minute with a lead of one: Slurm sends its signal at once.
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
+    slurm.wait("tried", "train", "complete", 400)
+    facts = [attempt.facts() for attempt in slurm.attempts("tried", "train")]
+    causes = [f["why_asked"] for f in facts]
+    assert causes.count("SIGTERM") >= 3, causes
+    assert "SIGUSR2" in causes, causes
+    assert {f["outcome"] for f in facts[:-1]} == {"interrupted"}
+    for earlier, later in zip(facts, facts[1:], strict=False):
+        assert later["step_from"] == earlier["step_to"], "no step is made twice"
+    assert len({f["job"] for f in facts}) == 1, "one job, queued again"
+    assert_same_weights(final_weights(slurm, "tried"), undisturbed)
+
+
+def test_a_killed_job_step_is_queued_again(
+    slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
+) -> None:
+    prepared("struck", *LENGTH)
+    job = submit(slurm, "struck")
+    wait_until(lambda: step_of(slurm, "struck") > 10)
+    subprocess.run(["scancel", "--signal=KILL", f"{job}.0"], check=True)
+    wait_until(lambda: len(slurm.attempts("struck", "train")) == 2)
+    first = slurm.attempts("struck", "train")[0].facts()
+    assert first["outcome"] == "lost"
+    assert "was killed" in first["reason"]
+    slurm.wait("struck", "train", "complete")
+    assert_same_weights(final_weights(slurm, "struck"), undisturbed)
+
+
+def test_a_node_whose_slurmd_dies(cluster: Any, slurm: SlurmCli, prepared: Prepared) -> None:
+    """Slurm gives up the node; what still runs on it ends, and the run goes on."""
+    prepared("node", *LENGTH, "train.epochs=1500")
+    submit(slurm, "node")
+    wait_until(lambda: step_of(slurm, "node") > 10)
+    cluster.kill("slurmd-n2")
+    wait_until(lambda: "down" in node_states())
+    wait_until(lambda: not processes_of(slurm.folder), 90)
+    cluster.start_node("n2")
+    slurm.wait("node", "train", "complete")
+    first, second = (attempt.facts() for attempt in slurm.attempts("node", "train"))
+    assert second["job"] == first["job"]
+    assert 0 < second["step_from"] <= first["checkpoint_to"]
+
+
+def node_states() -> str:
+    done = subprocess.run(["sinfo", "-h", "-N", "-o", "%N %t"], capture_output=True, text=True)
+    return done.stdout
+
+
+def ranks_of(cli: SlurmCli) -> dict[int, int]:
+    """Process ids by global rank."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        rank = re.search(r"(?:^|\0)RANK=(\d+)", environment)
+        if rank and str(cli.folder) in command:
+            found[int(rank[1])] = int(entry.name)
+    return found
+
+
+def test_a_rank_that_hangs_is_named_and_the_run_goes_on(
+    slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
+) -> None:
+    prepared("hung", *LENGTH)
+    submit(slurm, "hung")
+    wait_until(lambda: step_of(slurm, "hung") > 10)
+    os.kill(ranks_of(slurm)[1], signal.SIGSTOP)
+    wait_until(lambda: len(slurm.attempts("hung", "train")) == 2, 180)
+    first = slurm.attempts("hung", "train")[0]
+    assert first.facts()["outcome"] == "hung"
+    assert re.search(
+        r"no step for \d+ s after step \d+.*waiting for rank 1 ", first.facts()["reason"]
+    )
+    assert "Current thread" in first.log(0).read_text(), "stacks are in the log"
+    slurm.wait("hung", "train", "complete")
+    assert_same_weights(final_weights(slurm, "hung"), undisturbed)
+
+
+FAULT = """
+import os, sys
+if os.environ.get("RANK") == "1":
+    import threading
+    def wait_and_break():
+        import time
+        from giblet_hpc.training import loop
+        plain = loop.Trainer._windows_of_step
+        def broken(self):
+            if self.step == 37:
+                raise ZeroDivisionError("made up for a test")
+            return plain(self)
+        loop.Trainer._windows_of_step = broken
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "giblet_hpc.stages.train":
+                sys.meta_path.remove(self)
+                wait_and_break()
+    sys.meta_path.insert(0, Finder())
+"""
+
+
+def test_a_rank_that_raises_every_time(slurm: SlurmCli, prepared: Prepared) -> None:
+    """It is tried again while checkpoints advance, then the run stops and says why."""
+    prepared("broken", *LENGTH)
+    folder = slurm.folder / "fault"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(FAULT)
+    slurm.profile.write_text(
+        slurm.profile.read_text().replace("{OMP", f"{{PYTHONPATH: {folder}, OMP")
+    )
+    submit(slurm, "broken")
+    state = slurm.wait("broken", "train", "failed", 300)
+    assert "rank 1 on" in state["reason"]
+    assert "ZeroDivisionError: made up for a test" in state["reason"]
+    assert "2 attempts without progress" in state["reason"]
+    facts = [attempt.facts() for attempt in slurm.attempts("broken", "train")]
+    assert [f["outcome"] for f in facts] == ["crashed"] * 3
+    assert facts[0]["checkpoint_to"] > 0, "the first attempt made progress"
+    wait_until(lambda: not queue())
+    text = slurm("status", "broken").stdout
+    assert "ZeroDivisionError" in text and "giblet-hpc logs broken" in text
+
+
+def test_cancel_and_scancel_stop_for_good(slurm: SlurmCli, prepared: Prepared) -> None:
+    for name, command in (("asked", "giblet"), ("scancelled", "slurm")):
+        prepared(name, *LENGTH)
+        job = submit(slurm, name)
+        wait_until(lambda name=name: step_of(slurm, name) > 10)
+        if command == "giblet":
+            slurm("cancel", name)
+        else:
+            subprocess.run(["scancel", job], check=True)
+        state = slurm.wait(name, "train", "stopped")
+        wait_until(lambda: not queue())
+        time.sleep(1)
+        assert not queue(), "it is not queued again"
+        assert state["step"] == slurm.paths(name).checkpoint_step(), "with a checkpoint"
+    assert not processes_of(slurm.folder)
+    assert state_of(1)
+
+
+def test_one_of_two_submissions_wins(slurm: SlurmCli, prepared: Prepared) -> None:
+    prepared("wanted", *LENGTH)
+    command = slurm.command(
+        "submit", "train", "--name", "wanted", "--cluster", str(slurm.profile), *TRAIN
+    )
+    both = [
+        subprocess.Popen(
+            command, cwd=slurm.folder, env={**os.environ, "GIBLET_RUNS": str(slurm.runs)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate()[1] for process in both]
+    assert sum("submitted train" in text for text in said) == 1, said
+    assert sum("run wanted is taken: " in text for text in said) == 1, said
+    (other,) = [text for text in said if "taken" in text]
+    assert "root" in other
+    assert len(queue()) == 1
+    again = slurm("submit", "train", "--name", "wanted", "--cluster", str(slurm.profile), *TRAIN)
+    assert "taken: slurm job" in again.stderr
+    slurm("cancel", "wanted")
