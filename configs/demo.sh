@@ -6,5 +6,5 @@ if [ ! -f demo/data/answer.json ]; then
     rm -rf demo/data
     giblet-hpc synthesize demo/data
 fi
-giblet-hpc submit pipeline --config configs/demo.yaml --runs demo/runs --ranks 2 --wait
+giblet-hpc submit pipeline --config configs/demo.yaml --runs demo/runs --cluster local --ranks 2 --wait
 giblet-hpc scores demo --runs demo/runs

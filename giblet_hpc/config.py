@@ -59,6 +59,15 @@ class AudioFeatures(Section):
     mel_bands: Count = 64
     """Bands of the log-mel spectrogram."""
 
+    @model_validator(mode="after")
+    def _check_backend(self) -> AudioFeatures:
+        if self.backend == "encodec" and not Path(self.codec).is_absolute():
+            raise ValueError(
+                "backend: encodec needs codec to be the absolute path of a folder with the "
+                "package's checkpoint"
+            )
+        return self
+
 
 class TextFeatures(Section):
     """The words of the annotated segments."""
@@ -225,7 +234,7 @@ class Train(Section):
 class Ridge(Section):
     """The linear baseline that every report shows beside the network."""
 
-    delays: tuple[int, ...] | None = None
+    delays: tuple[NonNegative, ...] | None = None
     """Stimulus lags in TRs. Null: from 1 TR to 12 s."""
     components: Count = 100
     """Principal components kept of each modality."""
@@ -244,6 +253,8 @@ class Evaluate(Section):
     """Test TRs whose reconstruction is drawn."""
     min_ceiling: Fraction = 0.1
     """Voxels with a lower noise ceiling get no normalised r."""
+    write_scans: bool = False
+    """Write each subject's predicted test TRs as NIfTI, in the units of the scans."""
     best_r: Path | None = None
     """NIfTI with the best r that any model can reach, a volume a subject, where the truth is
     known (`giblet-hpc synthesize` writes one)."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from giblet_hpc import config_io
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.files import read_json, write_json
+from giblet_hpc.files import read_json, sha256_json, write_json
 
 Stage = Literal["preprocess", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
@@ -116,9 +116,9 @@ class RunPaths:
         """Training figures of a fold, one JSON object a line."""
         return self.root / (f"metrics-{fold}.jsonl" if fold else "metrics.jsonl")
 
-    def statistics(self, fold: str = "") -> Path:
-        """What a fold fitted on its training TRs: LSA, means, variances."""
-        return self.root / "statistics" / (f"{fold}.npz" if fold else "all.npz")
+    def statistics(self, fold: str, digest: str) -> Path:
+        """What a fold fitted on its training TRs, of data with a digest: LSA, means, variances."""
+        return self.root / "statistics" / f"{fold or 'all'}-{digest[:16]}.npz"
 
     def load_config(self) -> RunConfig:
         """Read the resolved config.
@@ -180,6 +180,29 @@ class RunPaths:
             return read_json(file) if file.is_file() else {}
         entry: Mapping[str, Any] = self.read_state()["stages"].get(stage, {})
         return entry
+
+    def data_digest(self) -> str:
+        """Return what stands for the data that the run is trained on: its inputs and its split."""
+        return sha256_json([read_json(self.inputs), read_json(self.split)])
+
+    def set_aside(self) -> Path | None:
+        """Move what training and evaluation made out of the way; return where it went.
+
+        For results of data that have changed: kept, but never taken for those of the new data.
+        """
+        made = [self.root / "checkpoints", self.root / "statistics", self.tensorboard]
+        made += [self.evaluation, self.report, *self.root.glob("metrics*.jsonl")]
+        there = [path for path in made if path.exists()]
+        for stage in ("train", "evaluate"):
+            if self.stage_state(stage).get("status", "not started") != "not started":
+                self.update_state(stage, status="not started", step=0, resumed_from=None)
+        if not there:
+            return None
+        aside = self.root / "set-aside" / time.strftime("%Y%m%d-%H%M%S")
+        aside.mkdir(parents=True)
+        for path in there:
+            path.rename(aside / path.name)
+        return aside
 
     def checkpoint_step(self) -> int:
         """Return the step of the newest checkpoint, summed over folds: what a crash cannot undo."""

@@ -203,7 +203,7 @@ class FeatureStore:
         record = self._part_record(name)
         if not record.is_file():
             raise StoreError(
-                f"{self.path} has no `{name}`", hint="run `giblet-hpc submit preprocess` first"
+                f"{self.path} has no `{name}`", hint="`giblet-hpc run preprocess NAME` writes it"
             )
         return self._to_part(read_json(record))
 
@@ -310,7 +310,7 @@ class FeatureStore:
     def _raise_incomplete(self, part: Part, shard: int, problem: str) -> None:
         raise StoreError(
             f"{self.path}: `{part.name}` shard {shard}: {problem}",
-            hint="`giblet-hpc submit preprocess` writes what is missing or damaged",
+            hint="`giblet-hpc run preprocess NAME` writes what is missing or damaged",
         )
 
     def verify(self) -> list[str]:

@@ -12,6 +12,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The machine may have Slurm; only the tests that start it use it.
+os.environ.setdefault("GIBLET_CLUSTER", "local")
 
 TINY = [
     "features.video={height: 18, width: 32, frame_skip: 12}",

@@ -53,7 +53,7 @@ def store_verify(path: Path, as_json: bool) -> None:
     if problems:
         raise JobError(
             f"{len(problems)} shards are missing or damaged",
-            hint="`giblet-hpc submit preprocess` writes them again",
+            hint="`giblet-hpc run preprocess NAME` writes them again",
         )
 
 

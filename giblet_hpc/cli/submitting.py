@@ -173,7 +173,7 @@ def _start(
 ) -> None:
     """Submit what is left of ``stages``; a live run is shown instead."""
     held = lease.holder(paths)
-    left = submit.remaining(paths, stages)
+    left = submit.remaining(paths, stages, rebuild=start.get("rebuild", False))
     known = set(logs.log_files(paths))
     if held is not None:
         click.echo(f"run {paths.name} is taken: {held}", err=True)

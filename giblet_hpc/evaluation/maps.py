@@ -22,6 +22,8 @@ def save_map(
     values: NDArray[np.floating],
     mask: NDArray[np.bool_],
     affine: NDArray[np.floating],
+    *,
+    tr: float | None = None,
 ) -> None:
     """Write voxel values as NIfTI, atomically.
 
@@ -31,10 +33,15 @@ def save_map(
     values : ndarray, shape (voxels,) or (volumes, voxels)
     mask : ndarray, shape (x, y, z)
     affine : ndarray, shape (4, 4)
+    tr : float, optional
+        Seconds between volumes.
     """
     grid = Grid(mask.shape, tuple(tuple(float(v) for v in row) for row in affine))
     with atomic_path(path) as temporary:
-        nibabel.save(to_image(values, mask, grid), temporary)
+        image = to_image(values, mask, grid)
+        if tr is not None:
+            image.header.set_zooms((*image.header.get_zooms()[:3], tr))
+        nibabel.save(image, temporary)
 
 
 def slices_figure(values: NDArray[np.floating], mask: NDArray[np.bool_], *, title: str) -> Any:

@@ -3,21 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-
-class Summary(NamedTuple):
-    """A map in a few numbers."""
-
-    mean: float
-    """Mean over voxels and subjects, averaged as Fisher z."""
-    median: float
-    """Median."""
-    top_percent: float
-    """The 99th percentile."""
 
 
 def demeaned(
@@ -87,8 +75,3 @@ def r_squared(
 def fisher_mean(r: NDArray[np.floating]) -> float:
     """Average correlations as Fisher z."""
     return float(np.tanh(np.arctanh(np.clip(r, -0.999999, 0.999999)).mean()))
-
-
-def summarise(r: NDArray[np.floating]) -> Summary:
-    """Return the summary of a map of correlations."""
-    return Summary(fisher_mean(r), float(np.median(r)), float(np.percentile(r, 99)))

@@ -19,7 +19,8 @@ from giblet_hpc.training.loop import Trainer
 
 def load_best(trainer: Trainer, folder: Path) -> dict[str, Any]:
     """Put the best checkpoint's weights into the trainer's model; return its manifest."""
-    state, manifest = checkpoint.load(checkpoint.best(folder))
+    state, manifest = checkpoint.load(checkpoint.best(folder), mmap=True)
+    checkpoint.require_data(manifest, trainer.data)
     trainer.model.load_state_dict(state["model"])
     trainer.model.eval()
     return manifest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ def _read(path: Path, names: Annotations) -> pd.DataFrame:
             table = pd.read_excel(path)
         else:
             table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except (ValueError, OSError, KeyError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, KeyError, BadZipFile, pd.errors.ParserError) as error:
         raise DataError(f"cannot read the annotation sheet {path}: {error}") from None
     table.columns = pd.Index([str(column).strip() for column in table.columns])
     wanted = [*names.text, names.start_seconds, names.end_seconds, names.run]
@@ -150,6 +151,12 @@ def _by_run(
     first = pd.to_numeric(table[names.start_tr], errors="coerce").to_numpy(dtype=float)
     last = pd.to_numeric(table[names.end_tr], errors="coerce").to_numpy(dtype=float)
     begins = np.cumsum([0, *(lengths[run] for run in order)])
+    if np.nanmin(first) < 1:
+        raise DataError(
+            f"the column {names.start_tr!r} has a TR of {np.nanmin(first):g}; TRs count from 1",
+            hint="add one to TRs that count from 0; or set study.annotations.start_tr and end_tr "
+            "to null, to go by seconds",
+        )
     for a, b, text in zip(first, last, _words(table, names), strict=True):
         if not (np.isfinite(a) and np.isfinite(b)):
             continue

@@ -18,6 +18,8 @@ SAMPLE_RATE = 24_000
 HOP = 320
 FRAME_RATE = SAMPLE_RATE / HOP
 MEL_WINDOW = 1024
+MISSING_SECONDS = 5.0
+"""How much earlier than its file says a sound track may end before it is taken for cut off."""
 
 
 class Encoder(Protocol):
@@ -27,6 +29,8 @@ class Encoder(Protocol):
     """Codebooks, or mel bands."""
     dtype: str
     """numpy name of the type of the values."""
+    ahead: int
+    """Samples after a chunk that its last columns depend on."""
 
     def __call__(self, sound: NDArray[np.float32]) -> NDArray[Any]:
         """Encode ``sound`` of shape (samples,) to shape (rows, samples / 320)."""
@@ -72,9 +76,9 @@ def sound_blocks(path: Path) -> Iterator[tuple[float, NDArray[np.float32]]]:
 
 
 def sound_chunks(
-    path: Path, *, start: float, seconds: float, chunk: float, context: float
-) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Cut a stretch of sound into chunks, each preceded by what was heard before it.
+    path: Path, *, start: float, seconds: float, chunk: float, context: float, ahead: int
+) -> Iterator[tuple[NDArray[np.float32], int, int]]:
+    """Cut a stretch of sound into chunks, each with what is heard before and after it.
 
     Parameters
     ----------
@@ -84,13 +88,17 @@ def sound_chunks(
         Where the stretch begins in the film and its length. Outside the film it is silent.
     chunk, context : float
         Seconds of a chunk and of what precedes it; rounded to whole code frames.
+    ahead : int
+        Samples after a chunk that are wanted too.
 
     Yields
     ------
     sound : ndarray, shape (samples,)
-        Context, then chunk.
+        Context, chunk, and what follows.
     skip : int
         Leading samples that are context.
+    size : int
+        Samples of the chunk itself.
     """
     total = round(seconds * FRAME_RATE) * HOP
     size = max(1, round(chunk * FRAME_RATE)) * HOP
@@ -100,9 +108,9 @@ def sound_chunks(
     done = 0
     for block in _continuous(path, start, total):
         buffer = np.concatenate([buffer, block])
-        while len(buffer) >= size or (done + len(buffer) == total and len(buffer)):
+        while len(buffer) >= size + ahead or (done + len(buffer) == total and len(buffer)):
             current, buffer = buffer[:size], buffer[size:]
-            yield np.concatenate([before, current]), len(before)
+            yield np.concatenate([before, current, buffer[:ahead]]), len(before), len(current)
             before = np.concatenate([before, current])[-keep:] if keep else before
             done += len(current)
 
@@ -126,7 +134,22 @@ def _continuous(path: Path, start: float, total: int) -> Iterator[NDArray[np.flo
             written += max(0, gap) + len(piece)
         if written >= total:
             return
+    heard = written / SAMPLE_RATE + start
+    promised = min(total / SAMPLE_RATE + start, _length(path))
+    if heard < promised - MISSING_SECONDS:
+        raise DataError(
+            f"{path}: the sound ends after {heard:.1f} s; the file says that it lasts "
+            f"{_length(path):.1f} s",
+            hint="it was cut off, perhaps while it was copied: copy it again; where the sound "
+            "really is shorter, pad it (ffmpeg -af apad -shortest)",
+        )
     yield np.zeros(total - written, dtype=np.float32)
+
+
+def _length(path: Path) -> float:
+    """Return how long a film says it is, in seconds."""
+    with av.open(str(path)) as container:
+        return float(container.duration or 0) / av.time_base
 
 
 class LogMel:
@@ -139,6 +162,7 @@ class LogMel:
     """
 
     dtype = "float32"
+    ahead = MEL_WINDOW
 
     def __init__(self, bands: int) -> None:
         from transformers.audio_utils import mel_filter_bank, window_function

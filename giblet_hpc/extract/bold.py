@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +46,21 @@ class Scans:
     spans: dict[str, slice]
 
     def volumes(self, run: str) -> NDArray[np.float32]:
-        """Read a run: (x, y, z, trs), float32, scaled as the header says."""
+        """Read a run: (x, y, z, trs), float32, scaled as the header says.
+
+        Raises
+        ------
+        DataError
+            When the file ends too early.
+        """
         image = self.images[run]
-        data = np.asarray(image.dataobj[..., self.spans[run]], dtype=np.float32)
-        return data
+        try:
+            return np.asarray(image.dataobj[..., self.spans[run]], dtype=np.float32)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                f"{image.get_filename()}: the scans of run {run} cannot be read: {error}",
+                hint="the file was cut off, perhaps while it was copied: copy it again",
+            ) from None
 
     def trs(self, run: str) -> int:
         """Return how many volumes a run has."""

@@ -31,7 +31,8 @@ def codebooks(options: AudioFeatures) -> int:
     DataError
         When the codec's files are not on this machine.
     """
-    config = _config(options.codec)
+    # The encodec package has no config file; its codec is the one of the default config.
+    config = _config(UNTRAINED if options.backend == "encodec" else options.codec)
     if options.bandwidth_kbps not in config.target_bandwidths:
         raise ConfigError(
             f"features.audio.bandwidth_kbps {options.bandwidth_kbps:g}: this codec offers "
@@ -88,6 +89,7 @@ class TransformersCodec:
     """
 
     dtype = "int16"
+    ahead = 0
 
     def __init__(self, options: AudioFeatures) -> None:
         self.rows = codebooks(options)
@@ -115,14 +117,6 @@ class TransformersCodec:
         layers = self.model.quantizer.layers[: self.rows]
         return np.stack([layer.codebook.embed.cpu().numpy() for layer in layers])
 
-    @torch.inference_mode()
-    def decode(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
-        """Return the waveform of codes of shape (codebooks, frames): (frames * 320,)."""
-        values = torch.from_numpy(codes.astype(np.int64))[None, None].to(self._device)
-        sound = self.model.decode(values, [None]).audio_values
-        result: NDArray[np.float32] = sound[0, 0].cpu().numpy()
-        return result
-
 
 class EncodecPackage:
     """EnCodec by its authors' package: the same weights, the same codes.
@@ -130,11 +124,11 @@ class EncodecPackage:
     Parameters
     ----------
     options : AudioFeatures
-        ``codec`` is a folder that holds the package's checkpoint file, or a hub name, in which
-        case the package's own cache is used.
+        ``codec`` is a folder that holds the package's checkpoint file.
     """
 
     dtype = "int16"
+    ahead = 0
 
     def __init__(self, options: AudioFeatures) -> None:
         try:
@@ -145,12 +139,14 @@ class EncodecPackage:
                 hint="pip install 'giblet-hpc[encodec]', or backend: transformers",
             ) from None
         folder = Path(options.codec)
-        repository = folder if folder.is_dir() else None
-        model = Reference.encodec_model_24khz(pretrained=True, repository=repository)
+        if not folder.is_dir():
+            # Without a folder the package would go online.
+            raise DataError(f"features.audio.codec: no folder {folder}")
+        model = Reference.encodec_model_24khz(pretrained=True, repository=folder)
         model.set_target_bandwidth(options.bandwidth_kbps)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = model.to(self._device).eval()
-        self.rows = codebooks(options.model_copy(update={"codec": UNTRAINED}))
+        self.rows = codebooks(options)
 
     @torch.inference_mode()
     def __call__(self, sound: NDArray[np.float32]) -> NDArray[np.int16]:

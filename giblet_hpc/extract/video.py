@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from giblet_hpc.errors import DataError
 from giblet_hpc.files import require_file
 
+MISSING_SECONDS = 2.0
+"""How much earlier than its file says a film may end before it is taken for cut off."""
+
 
 class Film(NamedTuple):
     """What a film's header says."""
@@ -91,6 +94,7 @@ def sample_frames(
     shown = np.zeros((height, width, 3), dtype=np.uint8)
     pending: Any = None
     position = 0
+    seconds = 0.0
     for frame, seconds in _decoded(path):
         before = position
         while position < len(times) and times[position] < seconds:
@@ -102,6 +106,15 @@ def sample_frames(
             return
         assert position >= before
         pending = frame
+    if (
+        seconds < float(times[-1]) - MISSING_SECONDS
+        and seconds < probe(path).seconds - MISSING_SECONDS
+    ):
+        raise DataError(
+            f"{path}: the picture ends after {seconds:.1f} s; the file says that it lasts "
+            f"{probe(path).seconds:.1f} s",
+            hint="it was cut off, perhaps while it was copied: copy it again",
+        )
     if pending is not None:
         shown = _resized(pending, height, width)
     for _ in range(position, len(times)):
@@ -131,27 +144,3 @@ def _resized(frame: Any, height: int, width: int) -> NDArray[np.uint8]:
     small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
     pixels: NDArray[np.uint8] = small.to_ndarray()
     return pixels
-
-
-def write_film(path: Path, frames: NDArray[np.uint8], *, fps: float) -> None:
-    """Write frames as an H.264 film: the inverse of sampling, for looking at reconstructions.
-
-    Parameters
-    ----------
-    path : Path
-        Name of the .mp4 file.
-    frames : ndarray, shape (n, height, width, 3), uint8
-        Height and width even.
-    fps : float
-        Frames a second.
-    """
-    from fractions import Fraction
-
-    with av.open(str(path), "w") as container:
-        rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())

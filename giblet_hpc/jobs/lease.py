@@ -20,6 +20,7 @@ from giblet_hpc.errors import DataError, JobError
 from giblet_hpc.files import TEMPORARY_MARK, read_json, write_json
 from giblet_hpc.jobs import slurm
 from giblet_hpc.jobs.attempts import Place
+from giblet_hpc.jobs.child import state_of
 from giblet_hpc.runs import RunPaths
 
 SUBMITTING_SECONDS = 120.0
@@ -83,14 +84,8 @@ def _fresh(paths: RunPaths, lease: Lease) -> bool:
 
 
 def process_alive(process: int) -> bool:
-    """Return whether a process of this machine exists."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Return whether a process of this machine exists and has not ended."""
+    return state_of(process) not in ("", "Z")
 
 
 def take(paths: RunPaths, scheduler: str, jobs: tuple[str, ...] = ()) -> Lease:

@@ -133,7 +133,7 @@ def parameters(
         },
     }
     if profile.memory_gb_per_node:
-        wanted["mem"] = profile.memory_gb_per_node * share
+        wanted["mem"] = f"{int(profile.memory_gb_per_node * share * 1024)}M"
     if size.gpus:
         amount = f"{profile.gpu_type}:{size.gpus}" if profile.gpu_type else str(size.gpus)
         key = "gres" if profile.gpu_request == "gres" else "gpus_per_node"
@@ -172,7 +172,7 @@ def script(profile: Cluster, jobs: Sequence[StageJob], size: Size, **choices: An
     if len(jobs) > 1:
         executor.parameters["map_count"] = len(jobs)
     text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
-    return text
+    return text.rstrip() + "\n"
 
 
 def submit(

@@ -33,9 +33,16 @@ def stages_of(name: str) -> tuple[Stage, ...]:
     return tuple(stage for stage in STAGES if stage == name)
 
 
-def remaining(paths: RunPaths, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """Return the stages that are not complete, keeping their order."""
-    return tuple(s for s in stages if paths.stage_state(s).get("status") != "complete")
+def remaining(
+    paths: RunPaths, stages: Sequence[Stage], *, rebuild: bool = False
+) -> tuple[Stage, ...]:
+    """Return the stages that are not complete, and preprocess when it is to be made anew."""
+    return tuple(
+        stage
+        for stage in stages
+        if paths.stage_state(stage).get("status") != "complete"
+        or (rebuild and stage == "preprocess")
+    )
 
 
 def check_order(paths: RunPaths, stages: Sequence[Stage]) -> None:
@@ -288,17 +295,22 @@ def go_back(paths: RunPaths, step: int) -> None:
     """
     if (held := lease.holder(paths)) is not None:
         raise ConfigError(f"run {paths.name} is in use: {held}")
-    folders = sorted(paths.checkpoints().glob("step-*"))
+    folders = sorted(paths.checkpoints().glob("**/step-*"))
     chosen = [folder for folder in folders if int(folder.name.rpartition("-")[2]) == step]
     if not chosen:
-        steps = ", ".join(str(int(folder.name.rpartition("-")[2])) for folder in folders) or "none"
-        raise ConfigError(f"run {paths.name} has no checkpoint of step {step}; there are: {steps}")
-    aside = paths.checkpoints() / f".undone-{clock.strftime('%Y%m%d-%H%M%S')}"
-    for folder in folders:
-        if folder > chosen[0]:
-            aside.mkdir(exist_ok=True)
-            folder.rename(aside / folder.name)
-    write_text(paths.checkpoints() / "latest", chosen[0].name)
+        steps = ", ".join(f"{folder.parent.name} {int(folder.name.rpartition('-')[2])}"
+                          for folder in folders)  # fmt: skip
+        raise ConfigError(
+            f"run {paths.name} has no checkpoint of step {step}; there are: {steps or 'none'}"
+        )
+    stamp = clock.strftime("%Y%m%d-%H%M%S")
+    for kept in chosen:
+        for folder in kept.parent.glob("step-*"):
+            if folder.name > kept.name:
+                aside = paths.root / "set-aside" / stamp / kept.parent.name
+                aside.mkdir(parents=True, exist_ok=True)
+                folder.rename(aside / folder.name)
+        write_text(kept.parent / "latest", kept.name)
     for stage in ("train", "evaluate"):
         if paths.stage_state(stage).get("status", "not started") != "not started":
             paths.update_state(stage, status="stopped", reason=f"taken back to step {step}")

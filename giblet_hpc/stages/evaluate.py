@@ -22,6 +22,7 @@ from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation import report, samples, scores
 from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
 from giblet_hpc.evaluation.prediction import load_best, predict_test
+from giblet_hpc.extract.bold import restore
 from giblet_hpc.extract.text import LSA
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.runs import Heartbeat, RunPaths
@@ -113,6 +114,8 @@ def _score(
         "model": np.load(folder / "predictions.npy"),
         "ridge": _ridge(config, study, fitted, fold, folder / "ridge.npy"),
     }
+    if config.evaluate.write_scans and study.subjects != (GROUP_MEAN,):
+        _write_predicted_scans(config, study, fold, predictions["model"], folder)
     if not (folder / "fold.json").is_file():
         _write_scores(config, folder, fold, study, everyone, predictions, manifest)
     rows = read_json(folder / "fold.json")
@@ -191,6 +194,27 @@ def _write_scores(
     )
 
 
+def _write_predicted_scans(
+    config: RunConfig,
+    study: StudyArrays,
+    fold: Fold,
+    predictions: NDArray[np.float32],
+    folder: Path,
+) -> None:
+    """Write the predictions of each test block and subject, with the scans' mean and deviation."""
+    assert config.study.store is not None
+    store = FeatureStore(config.study.store)
+    begin = 0
+    for block in fold.test:
+        rows = slice(begin, begin + block.trs)
+        begin = rows.stop
+        for number, subject in enumerate(study.subjects):
+            statistics = store.read(f"stats/{subject}/{block.run}")
+            scans = restore(predictions[min(number, len(predictions) - 1), rows], statistics)
+            name = f"predicted_{subject}_{block.run}_{block.start}-{block.stop}.nii.gz"
+            drawing.save_map(folder / name, scans, study.mask, study.affine, tr=config.study.tr)
+
+
 def _labels(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, str]]:
     if config.bold.regions is None:
         return None, {}
@@ -200,8 +224,8 @@ def _labels(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, str]
 
 
 def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None:
-    """Return the known best r, (subjects, voxels), or None."""
-    if config.evaluate.best_r is None:
+    """Return the known best r, (subjects, voxels); None where there is none, or not of the mean."""
+    if config.evaluate.best_r is None or study.subjects == (GROUP_MEAN,):
         return None
     import nibabel
 
@@ -209,10 +233,14 @@ def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None
     if not path.is_file():
         raise DataError(f"evaluate.best_r not found: {path}")
     volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)
-    values: NDArray[np.float64] = volume[study.mask].T
-    if study.subjects == (GROUP_MEAN,):
-        return values[:1]
     everyone = find_subjects(config.study.model_copy(update={"subjects": "all"}), config.bold)
+    wanted = (*study.mask.shape, len(everyone))
+    if volume.shape != wanted:
+        raise DataError(
+            f"evaluate.best_r {path} has the shape {volume.shape}; wanted is {wanted}: the grid of "
+            "the scans, and a volume for each subject"
+        )
+    values: NDArray[np.float64] = volume[study.mask].T
     return values[[everyone.index(name) for name in study.subjects]]
 
 

@@ -25,6 +25,7 @@ from giblet_hpc.subjects import find_subjects
 
 logger = logging.getLogger(__name__)
 AUDIO_SHARD_TRS = 128
+WRITERS = Path(__file__).with_name("writers.py")
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,13 @@ def _length(
 
 
 def code_digest(*modules: ModuleType) -> str:
-    """Return a digest of modules' code that comments, docstrings and layout do not change."""
+    """Return a digest of code that comments, docstrings and layout do not change.
+
+    It covers the modules, and the one that puts their output into rows.
+    """
     trees = []
-    for module in modules:
-        tree = ast.parse(inspect.getsource(module))
+    for source in (*map(inspect.getsource, modules), WRITERS.read_text()):
+        tree = ast.parse(source)
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
@@ -145,6 +149,14 @@ class Digests:
     def __init__(self, store: FeatureStore) -> None:
         self._path = store.path / RECORDS / "digests.json"
         self._known: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
+
+    def weights(self, name: str) -> str:
+        """Return a digest of a model's folder; empty when it is a name, which stands for itself."""
+        folder = Path(name)
+        if not folder.is_dir():
+            return ""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return sha256_json({str(path.relative_to(folder)): self.of(path) for path in files})
 
     def of(self, path: Path) -> str:
         """Return a file's sha256."""
@@ -169,17 +181,21 @@ def stimulus_parts(config: RunConfig, plan: StudyPlan, digests: Digests) -> list
         if config.features.audio:
             parts.append(_audio_part(config, run, plan, digests))
         if config.features.text:
-            parts.append(_text_part(config, run, plan, words))
+            parts.append(_text_part(config, run, plan, digests, words))
     return parts
 
 
-def codebooks_part(options: AudioFeatures) -> Part:
+def codebooks_part(options: AudioFeatures, digests: Digests) -> Part:
     """Return the part of the vectors that audio codes stand for."""
     return Part(
         "codebooks",
         (codec.codebooks(options), codec.CODEBOOK_SIZE, codec.CODE_DIMENSIONS),
         "float32",
-        {"features.audio": plain(options), "code": code_digest(codec)},
+        {
+            "features.audio": plain(options),
+            "weights": digests.weights(options.codec),
+            "code": code_digest(codec),
+        },
     )
 
 
@@ -221,14 +237,16 @@ def _audio_part(config: RunConfig, run: ScanRun, plan: StudyPlan, digests: Diges
         {
             **_film_inputs(config, run, digests),
             "features.audio": plain(options),
+            "weights": digests.weights(options.codec) if codes else "",
             "code": code_digest(audio, codec, timing),
         },
-        {"kind": options.kind, "codec": options.codec if codes else ""},
         max_shard_rows=AUDIO_SHARD_TRS,
     )
 
 
-def _text_part(config: RunConfig, run: ScanRun, plan: StudyPlan, words: list[str]) -> Part:
+def _text_part(
+    config: RunConfig, run: ScanRun, plan: StudyPlan, digests: Digests, words: list[str]
+) -> Part:
     options = config.features.text
     assert options is not None
     counted = options.encoder == text.LSA
@@ -244,9 +262,10 @@ def _text_part(config: RunConfig, run: ScanRun, plan: StudyPlan, words: list[str
             "segments": sha256_json([list(segment) for segment in plan.segments[run.name]]),
             "vocabulary": sha256_json(words) if counted else "",
             "features.text": settings,
+            "weights": "" if counted else digests.weights(options.encoder),
             "code": code_digest(sheets, text, timing),
         },
-        {"encoder": options.encoder, "words": words if counted else []},
+        {"words": words if counted else []},
     )
 
 

@@ -80,7 +80,7 @@ def fitted_of(
     config: RunConfig, paths: RunPaths, fold: Fold, *, study: StudyArrays, world: World
 ) -> Fitted:
     """Return a fold's estimates; rank 0 makes them when they are not there yet."""
-    file = paths.statistics(fold.name)
+    file = paths.statistics(fold.name, paths.data_digest())
     if world.is_main and not file.is_file():
         fit(config, study, fold.train).save(file)
     world.wait()

@@ -68,7 +68,7 @@ def save(
         temporary = folder / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{final.name}"
         temporary.mkdir(parents=True)
         try:
-            write_with(temporary / STATE, lambda handle: torch.save(state, handle))
+            _write_state(temporary / STATE, state)
             size = (temporary / STATE).stat().st_size
             files = {STATE: {"size": size, "sha256": sha256_file(temporary / STATE)}}
             write_json(temporary / MANIFEST, {**manifest, "files": files})
@@ -83,6 +83,16 @@ def save(
         set_best(folder, manifest["step"])
     _prune(folder, keep_last)
     return final
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a state; torch hides the system's error behind one of its own."""
+    try:
+        write_with(path, lambda handle: torch.save(state, handle))
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def set_best(folder: Path, step: int) -> None:
@@ -142,9 +152,32 @@ def best(folder: Path) -> Path:
     return path
 
 
-def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a checkpoint's state (on the CPU) and its manifest."""
+def load(path: Path, *, mmap: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a checkpoint's state (on the CPU) and its manifest.
+
+    Parameters
+    ----------
+    path : Path
+    mmap : bool
+        Leave tensors in the file until they are copied. Not for what is kept as it is: the file
+        will be removed.
+    """
     state: dict[str, Any] = torch.load(
-        path / STATE, map_location="cpu", weights_only=True, mmap=True
+        path / STATE, map_location="cpu", weights_only=True, mmap=mmap
     )
     return state, read_json(path / MANIFEST)
+
+
+def require_data(manifest: dict[str, Any], digest: str) -> None:
+    """Check that a checkpoint comes from the data that its run has now.
+
+    Raises
+    ------
+    DataError
+        When the store's parts or the split have changed since.
+    """
+    if manifest["data"] != digest:
+        raise DataError(
+            f"the checkpoint of step {manifest['step']} was trained on other data",
+            hint="the features or the split were made anew: submit the config under another --name",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -241,8 +241,3 @@ def _padded(values: torch.Tensor, before: int, after: int) -> torch.Tensor:
     out = values.new_zeros(before + values.shape[0] + after, *values.shape[1:])
     out[before : before + values.shape[0]] = values
     return out
-
-
-def share_of_rank(items: Sequence[Any], rank: int, world_size: int) -> Iterator[Any]:
-    """Yield every ``world_size``-th item, from item ``rank`` on."""
-    yield from items[rank::world_size]

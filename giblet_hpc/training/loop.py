@@ -111,6 +111,7 @@ class Trainer:
         self._folder = paths.checkpoints(fold.name)
         self._heartbeat = Heartbeat(paths, "train")
         self._beacon = Beacon(world.rank)
+        self.data = paths.data_digest()
         self._pace = Pace()
         self.steps_per_epoch = self._count_steps()
 
@@ -356,7 +357,8 @@ class Trainer:
         found = self.world.from_main(found)
         if found is None:
             return
-        state, manifest = checkpoint.load(found)
+        state, manifest = checkpoint.load(found, mmap=self.world.device.type == "cuda")
+        checkpoint.require_data(manifest, self.data)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = manifest["step"]
@@ -365,8 +367,7 @@ class Trainer:
         self._best_step = manifest["best_step"]
         if manifest["world_size"] != self.world.size:
             logger.warning(
-                "the checkpoint is of %d ranks, this is %d: the run goes on, but not bitwise as "
-                "it would have",
+                "the checkpoint is of %d ranks, this is %d: it goes on, but not bitwise the same",
                 manifest["world_size"],
                 self.world.size,
             )
@@ -389,6 +390,7 @@ class Trainer:
                 "best_step": self._best_step,
                 "stale_validations": self._stale_validations,
                 "world_size": self.world.size,
+                "data": self.data,
                 "torch": torch.__version__,
             }
             keep = self.config.train.keep_last

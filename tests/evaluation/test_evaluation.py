@@ -49,7 +49,6 @@ def test_constant_courses_score_zero() -> None:
 
 def test_fisher_mean_of_equal_values_is_the_value() -> None:
     assert metrics.fisher_mean(np.full(9, 0.6)) == pytest.approx(0.6)
-    assert metrics.summarise(np.array([0.1, 0.2, 0.9])).median == pytest.approx(0.2)
 
 
 def test_pairwise_correlation_equals_brute_force() -> None:

@@ -10,6 +10,7 @@ import pytest
 from giblet_hpc import timing
 from giblet_hpc.errors import DataError
 from giblet_hpc.extract import video
+from tests.films import write_film
 
 LEVELS = 24
 
@@ -87,7 +88,7 @@ def test_frames_are_area_averages(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:, ::2] = 200
-    video.write_film(path, np.stack([pixels] * 10), fps=25)
+    write_film(path, np.stack([pixels] * 10), fps=25)
     (frame,) = video.sample_frames(path, np.array([0.2]), height=6, width=8)
     assert np.abs(frame.astype(int) - 100).max() < 12
 
@@ -100,10 +101,14 @@ def test_bad_films_are_explained(tmp_path: Path) -> None:
         video.probe(tmp_path / "text.mp4")
 
 
-def test_written_films_read_back(tmp_path: Path) -> None:
-    frames = np.repeat(np.arange(30, dtype=np.uint8)[:, None, None, None] * 8, 48, 1)
-    frames = np.broadcast_to(frames, (30, 48, 64, 3))
-    video.write_film(tmp_path / "out.mp4", frames, fps=10)
-    times = (np.arange(30) + 0.5) / 10
-    back = np.stack(list(video.sample_frames(tmp_path / "out.mp4", times, height=48, width=64)))
-    assert np.abs(back.mean((1, 2, 3)) - frames.mean((1, 2, 3))).max() < 4
+def test_a_film_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    """Half of a Matroska file opens, and says that it is whole."""
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 48, 64, 3)).astype(np.uint8)
+    write_film(tmp_path / "whole.mkv", pixels, fps=10)
+    content = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "half.mkv").write_bytes(content[: len(content) // 2])
+    times = (np.arange(190) + 0.5) / 10
+    assert len(list(video.sample_frames(tmp_path / "whole.mkv", times, height=4, width=4))) == 190
+    assert video.probe(tmp_path / "half.mkv").seconds > 19
+    with pytest.raises(DataError, match=r"half.mkv: the picture ends after \d+\.\d s; .* 20\.0 s"):
+        list(video.sample_frames(tmp_path / "half.mkv", times, height=4, width=4))

@@ -1,17 +1,36 @@
 from __future__ import annotations
 
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
 
 from giblet_hpc import config_io
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs import launch, logs, status, submit, tensorboard
-from giblet_hpc.jobs.supervisor import StageJob, next_attempt
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.jobs import (
+    attempts,
+    cluster,
+    launch,
+    lease,
+    logs,
+    queueing,
+    slurm,
+    status,
+    submit,
+    suspects,
+    tensorboard,
+)
+from giblet_hpc.jobs.attempts import Place, begin, local_place
+from giblet_hpc.jobs.cluster import Cluster, local_cluster, minutes_of
+from giblet_hpc.jobs.launch import Geometry
+from giblet_hpc.jobs.queueing import Size, size_of
+from giblet_hpc.jobs.supervisor import StageJob
+from giblet_hpc.runs import STAGES, RunPaths
 
 GOLDEN = Path(__file__).with_name("dry_run.txt")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -21,11 +40,95 @@ def paths(tmp_path: Path, demo_config: str) -> RunPaths:
     return paths
 
 
+def plain(text: str) -> str:
+    """Replace what differs between machines."""
+    return text.replace(sys.executable, "/opt/python")
+
+
 def test_the_dry_run_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch.sys, "executable", "/opt/python")
-    monkeypatch.setattr(launch.os, "cpu_count", lambda: 16)
-    text = submit.dry_run(StageJob("/runs/a run", ("preprocess", "train", "evaluate"), 8))
-    assert text + "\n" == GOLDEN.read_text()
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: range(16))
+    text = submit.dry_run(
+        RunPaths(Path("/runs/a run")), STAGES, profile=local_cluster(), size=Size(8)
+    )
+    assert plain(text) + "\n" == GOLDEN.read_text()
+
+
+def test_the_sbatch_scripts_are_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples under slurm/ are what the launcher writes."""
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: range(32))
+    monkeypatch.setattr(suspects.slurm, "node_count", lambda _: None)
+    profile = cluster.load(ROOT / "slurm" / "clusters" / "a100-infiniband.yaml")
+    size = size_of(profile, gpus=8, ranks=None, nodes=None, default=1)
+    paths = RunPaths(Path("/lab/runs/movie"))
+    for stage in STAGES:
+        steps = queueing.steps_of(
+            paths,
+            (stage,),
+            profile=profile,
+            size=size,
+            parts=("subject-01", "run1-video"),
+            time=None,
+        )
+        for number, step in enumerate(steps, start=1):
+            script = queueing.script(profile, step.jobs, step.size, after="", minutes=step.minutes)
+            name = f"{stage}-{number}.sbatch" if len(steps) > 1 else f"{stage}.sbatch"
+            assert plain(script) == (ROOT / "slurm" / "examples" / name).read_text(), name
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "slurm" / "clusters").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_example_profiles_are_valid(file: Path) -> None:
+    assert cluster.load(file).scheduler == "slurm"
+
+
+def test_gpus_are_spread_over_nodes() -> None:
+    profile = Cluster(name="c", gpus_per_node=4)
+
+    def size(gpus: int | None = None, nodes: int | None = None) -> Size:
+        return size_of(profile, gpus=gpus, ranks=None, nodes=nodes, default=1)
+
+    assert size(gpus=8) == Size(4, 2, 4)
+    assert size(gpus=2) == Size(2, 1, 2)
+    assert size(gpus=6, nodes=3) == Size(2, 3, 2)
+    assert size() == Size(4, 1, 4)
+    with pytest.raises(ConfigError, match="6 processes do not spread evenly over 4 nodes"):
+        size(gpus=6, nodes=4)
+    with pytest.raises(ConfigError, match="have 4"):
+        size(gpus=8, nodes=1)
+    with pytest.raises(ConfigError, match="has no GPUs"):
+        size_of(Cluster(name="c"), gpus=8, ranks=None, nodes=None, default=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("1:30:00", 90), ("2-00", 2880), ("1-12:30", 2190), ("1:30", 2), ("0:45", 1)],
+)
+def test_walltimes(text: str, minutes: int) -> None:
+    assert minutes_of(text) == minutes
+
+
+def test_several_nodes_are_told_who_hosts_the_rendezvous() -> None:
+    head = Geometry(4, nodes=2, node=0, head="n1", port=12345, meeting="slurm-7.0", host="n1")
+    other = Geometry(4, nodes=2, node=1, head="n1", port=12345, meeting="slurm-7.0", host="n2")
+    for geometry, is_host in ((head, "true"), (other, "false")):
+        options = launch.torchrun_options(geometry)
+        assert f"--rdzv-conf=is_host={is_host},join_timeout=900" in options
+        assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=n1:12345"} <= set(options)
+        assert {"--rdzv-id=slurm-7.0", f"--local-addr={geometry.host}"} <= set(options)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("gpu[007-012,020]", "gpu007"),
+        ("a,b", "a"),
+        ("rack[1-2]-n[03,05]", "rack1-n03"),
+        ("n7", "n7"),
+    ],
+)
+def test_first_host(nodes: str, first: str) -> None:
+    assert slurm.first_host(nodes) == first
 
 
 def test_jobs_pickle_without_heavy_parts() -> None:
@@ -48,7 +151,37 @@ def test_a_changed_config_needs_another_name(paths: RunPaths, demo_config: str) 
 
 
 def test_attempts_are_numbered(paths: RunPaths) -> None:
-    assert [next_attempt(paths).name for _ in range(3)] == ["1", "2", "3"]
+    numbers = [begin(paths, local_place(), "train", {}).number for _ in range(3)]
+    assert numbers == [1, 2, 3]
+
+
+def test_an_attempt_that_never_ended_is_closed(paths: RunPaths) -> None:
+    first = begin(paths, Place("slurm", "7"), "train", {"part": ""})
+    begin(paths, Place("slurm", "7", restart=1), "train", {"part": ""})
+    assert first.facts()["outcome"] == "interrupted"
+
+
+def test_attempts_without_progress_are_counted(paths: RunPaths) -> None:
+    made = []
+    for before, after, outcome in [(0, 5, "crashed"), (5, 5, "hung"), (5, 5, "lost")]:
+        attempt = begin(paths, local_place(), "train", {"checkpoint_from": before})
+        attempt.note(checkpoint_to=after)
+        attempt.close(outcome, reason="", step=None)
+        made.append(attempt)
+    assert attempts.without_progress(made[:1]) == 0
+    assert attempts.without_progress(made) == 2
+
+
+def test_one_lease_at_a_time(paths: RunPaths) -> None:
+    held = lease.take(paths, "local", (str(os.getpid()),))
+    with pytest.raises(JobError, match="run a run is taken: local job"):
+        lease.take(paths, "local")
+    lease.release(paths, held)
+    dead = lease.take(paths, "local", ("999999999",))
+    assert lease.holder(paths) is None
+    taken = lease.take(paths, "local", (str(os.getpid()),))
+    lease.release(paths, dead)
+    assert lease.read(paths) == taken, "only its own lease is removed"
 
 
 def test_order_of_stages(paths: RunPaths) -> None:

@@ -20,9 +20,21 @@ def replace_film(data: Path) -> None:
     (data / "film_2.mp4").write_bytes(os.urandom(5000))
 
 
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
 def cut_film(data: Path) -> None:
-    content = (data / "film_1.mp4").read_bytes()
-    (data / "film_1.mp4").write_bytes(content[: len(content) // 2])
+    cut(data / "film_1.mp4")
+
+
+def cut_scan(data: Path) -> None:
+    cut(data / "sub-02_run2.nii.gz")
+
+
+def cut_sheet(data: Path) -> None:
+    cut(data / "annotations.xlsx")
 
 
 def change_scan(data: Path, change: Callable[[nibabel.Nifti1Image], nibabel.Nifti1Image]) -> None:
@@ -59,7 +71,9 @@ def drop_column(data: Path) -> None:
 CASES: dict[str, tuple[Callable[[Path], object] | None, list[str], str]] = {
     "missing film": (lambda d: (d / "film_1.mp4").unlink(), [], "film not found: "),
     "unreadable film": (replace_film, [], "cannot read "),
-    "cut film": (cut_film, [], "film_1.mp4"),
+    "cut film": (cut_film, [], "film_1.mp4 as a film"),
+    "cut scan": (cut_scan, [], "sub-02_run2.nii.gz: the scans of run run2 cannot be read"),
+    "cut sheet": (cut_sheet, [], "cannot read the annotation sheet"),
     "missing scan": (lambda d: (d / "sub-02_run2.nii.gz").unlink(), [], "scan not found: "),
     "other grid": (lambda d: change_scan(d, other_grid), [], "has a grid of (6, 8, 6) voxels"),
     "other TR": (lambda d: change_scan(d, other_tr), [], "has a TR of 2.2 s; the config says 1.5"),
@@ -116,6 +130,29 @@ def test_store_of_other_settings(data: Path, cli: Cli, demo_config: str) -> None
     cli("run", "preprocess", "other", "--config", demo_config, *other, "--rebuild")
     stale = cli("run", "train", "demo", "--ranks", "2", check=False)
     assert_one_screen(stale, "was made anew with other settings since this run's preprocess")
+
+
+@pytest.mark.slow
+def test_results_of_other_data_are_set_aside(data: Path, cli: Cli, demo_config: str) -> None:
+    """A scan is replaced after training: nothing of the old data is scored as if of the new."""
+    settings = sets([f"study.root={data}", "study.store=store.zarr", *TINY, "train.epochs=1"])
+    cli("run", "preprocess", "--config", demo_config, *settings)
+    cli("run", "train", "demo")
+    old = (cli.runs / "demo" / "checkpoints" / "latest").stat().st_mtime_ns
+    change_scan(
+        data,
+        lambda image: nibabel.Nifti1Image(image.get_fdata()[..., ::-1], image.affine, image.header),
+    )
+    refused = cli("run", "preprocess", "demo", check=False)
+    assert_one_screen(refused, "was made with other settings")
+    done = cli("run", "preprocess", "demo", "--rebuild")
+    assert "the data have changed; results of the old ones are now in" in done.stderr
+    assert not (cli.runs / "demo" / "checkpoints").exists()
+    (kept,) = (cli.runs / "demo" / "set-aside").glob("*/checkpoints/latest")
+    assert kept.stat().st_mtime_ns == old
+    early = cli("run", "evaluate", "demo", check=False)
+    assert "train is not started" in early.stderr
+    cli("run", "train", "demo")
 
 
 def test_full_disk(data: Path, cli: Cli, demo_config: str, tmp_path: Path) -> None:

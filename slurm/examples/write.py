@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Write the example scripts beside this file, as the launcher makes them.
+
+python slurm/examples/write.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from giblet_hpc.jobs import cluster, queueing
+from giblet_hpc.runs import STAGES, RunPaths
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Write one file for each job."""
+    profile = cluster.load(HERE.parent / "clusters" / "a100-infiniband.yaml")
+    size = queueing.size_of(profile, gpus=8, ranks=None, nodes=None, default=1)
+    paths = RunPaths(Path("/lab/runs/movie"))
+    for stage in STAGES:
+        steps = queueing.steps_of(
+            paths,
+            (stage,),
+            profile=profile,
+            size=size,
+            parts=("subject-01", "run1-video"),
+            time=None,
+        )
+        for number, step in enumerate(steps, start=1):
+            script = queueing.script(profile, step.jobs, step.size, after="", minutes=step.minutes)
+            name = f"{stage}-{number}.sbatch" if len(steps) > 1 else f"{stage}.sbatch"
+            (HERE / name).write_text(script.replace(sys.executable, "/opt/python"))
+
+
+if __name__ == "__main__":
+    main()
