@@ -11,6 +11,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from giblet_hpc.config import AudioFeatures
 from giblet_hpc.errors import DataError
 from giblet_hpc.extract.video import _open
 
@@ -150,6 +151,16 @@ def _length(path: Path) -> float:
     """Return how long a film says it is, in seconds."""
     with av.open(str(path)) as container:
         return float(container.duration or 0) / av.time_base
+
+
+def make_encoder(options: AudioFeatures) -> Encoder:
+    """Return the encoder that the config asks for."""
+    if options.kind == "mel":
+        return LogMel(options.mel_bands)
+    # Takes seconds to import; only needed for codes.
+    from giblet_hpc.extract.codec import make_codec
+
+    return make_codec(options)
 
 
 class LogMel:

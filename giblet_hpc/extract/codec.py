@@ -13,7 +13,7 @@ from transformers import EncodecConfig, EncodecModel
 
 from giblet_hpc.config import AudioFeatures
 from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.extract.audio import SAMPLE_RATE, Encoder, LogMel
+from giblet_hpc.extract.audio import SAMPLE_RATE
 
 UNTRAINED = "untrained"
 UNTRAINED_SEED = 20171
@@ -63,13 +63,6 @@ def _absent(codec: str) -> DataError:
         hint=f"on a machine with internet: hf download {codec}; or set features.audio.codec "
         "to a folder; the jobs themselves never go online",
     )
-
-
-def make_encoder(options: AudioFeatures) -> Encoder:
-    """Return the encoder that the config asks for."""
-    if options.kind == "mel":
-        return LogMel(options.mel_bands)
-    return make_codec(options)
 
 
 def make_codec(options: AudioFeatures) -> TransformersCodec | EncodecPackage:

@@ -106,19 +106,24 @@ def sample_frames(
             return
         assert position >= before
         pending = frame
-    if (
-        seconds < float(times[-1]) - MISSING_SECONDS
-        and seconds < probe(path).seconds - MISSING_SECONDS
-    ):
-        raise DataError(
-            f"{path}: the picture ends after {seconds:.1f} s; the file says that it lasts "
-            f"{probe(path).seconds:.1f} s",
-            hint="it was cut off, perhaps while it was copied: copy it again",
-        )
+    _check_end(path, seconds, wanted=float(times[-1]))
     if pending is not None:
         shown = _resized(pending, height, width)
     for _ in range(position, len(times)):
         yield shown
+
+
+def _check_end(path: Path, seconds: float, *, wanted: float) -> None:
+    """Refuse a film whose last frame comes long before the end that its file promises."""
+    if seconds > wanted - MISSING_SECONDS:
+        return
+    promised = probe(path).seconds
+    if seconds < promised - MISSING_SECONDS:
+        raise DataError(
+            f"{path}: the picture ends after {seconds:.1f} s; the file says that it lasts "
+            f"{promised:.1f} s",
+            hint="it was cut off, perhaps while it was copied: copy it again",
+        )
 
 
 def _decoded(path: Path) -> Iterator[tuple[Any, float]]:

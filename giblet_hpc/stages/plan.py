@@ -18,7 +18,7 @@ from giblet_hpc.config import AudioFeatures, RunConfig, ScanRun
 from giblet_hpc.config_io import plain
 from giblet_hpc.errors import DataError
 from giblet_hpc.extract import annotations as sheets
-from giblet_hpc.extract import audio, bold, codec, text, video
+from giblet_hpc.extract import audio, bold, text, video
 from giblet_hpc.files import read_json, sha256_file, sha256_json, write_json
 from giblet_hpc.store import RECORDS, FeatureStore, Part
 from giblet_hpc.subjects import find_subjects
@@ -187,6 +187,8 @@ def stimulus_parts(config: RunConfig, plan: StudyPlan, digests: Digests) -> list
 
 def codebooks_part(options: AudioFeatures, digests: Digests) -> Part:
     """Return the part of the vectors that audio codes stand for."""
+    from giblet_hpc.extract import codec
+
     return Part(
         "codebooks",
         (codec.codebooks(options), codec.CODEBOOK_SIZE, codec.CODE_DIMENSIONS),
@@ -229,7 +231,11 @@ def _audio_part(config: RunConfig, run: ScanRun, plan: StudyPlan, digests: Diges
     assert options is not None
     _, count = timing.code_starts(trs=1, tr=config.study.tr, rate=audio.FRAME_RATE)
     codes = options.kind == "codes"
-    rows = codec.codebooks(options) if codes else options.mel_bands
+    rows, modules = options.mel_bands, [audio, timing]
+    if codes:
+        from giblet_hpc.extract import codec
+
+        rows, modules = codec.codebooks(options), [audio, codec, timing]
     return Part(
         f"stimulus/{run.name}/audio",
         (plan.lengths[run.name], rows, count),
@@ -238,7 +244,7 @@ def _audio_part(config: RunConfig, run: ScanRun, plan: StudyPlan, digests: Diges
             **_film_inputs(config, run, digests),
             "features.audio": plain(options),
             "weights": digests.weights(options.codec) if codes else "",
-            "code": code_digest(audio, codec, timing),
+            "code": code_digest(*modules),
         },
         max_shard_rows=AUDIO_SHARD_TRS,
     )

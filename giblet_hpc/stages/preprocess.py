@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import DataError
-from giblet_hpc.extract import bold, codec
+from giblet_hpc.extract import bold
 from giblet_hpc.files import write_json
 from giblet_hpc.log import progress
 from giblet_hpc.runs import Heartbeat, RunPaths
@@ -201,5 +201,7 @@ def _write_codebooks(config: RunConfig, store: FeatureStore, *, rebuild: bool) -
     part = planning.codebooks_part(options, planning.Digests(store))
     store.plan([part], rebuild=rebuild)
     if store.missing(part):
+        from giblet_hpc.extract import codec
+
         store.write(part, codec.make_codec(options).codebooks())
     return part

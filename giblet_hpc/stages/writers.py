@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from giblet_hpc import timing
 from giblet_hpc.config import RunConfig, ScanRun
 from giblet_hpc.errors import DataError
-from giblet_hpc.extract import audio, bold, codec, text, video
+from giblet_hpc.extract import audio, bold, text, video
 from giblet_hpc.log import progress
 from giblet_hpc.runs import Heartbeat
 from giblet_hpc.stages import plan as planning
@@ -149,7 +149,7 @@ def write_audio(
     starts, _ = timing.code_starts(trs=trs, tr=config.study.tr, rate=audio.FRAME_RATE)
     spans = {s: (starts[part.rows(s)][0], starts[part.rows(s)][-1] + count) for s in missing}
     seconds = (starts[-1] + count) / audio.FRAME_RATE
-    encoder = codec.make_encoder(options)
+    encoder = audio.make_encoder(options)
     chunks = audio.sound_chunks(
         config.study.root / scan_run.film,
         start=scan_run.film_start,
