@@ -24,6 +24,7 @@ demo: venv  ## a synthetic study from raw files to a scored model and its report
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash configs/demo.sh
 
 test: venv  ## all checks and all test tiers that run on this machine
+	slurm/testcluster/install.sh
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
 

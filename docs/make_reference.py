@@ -1,4 +1,4 @@
-"""Writes docs/reference/config.md and cli.md from the schema and the command line."""
+"""Writes docs/reference/{config,cluster,cli}.md from the schema and the command line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ import click
 
 from giblet_hpc.cli import main
 from giblet_hpc.config import RunConfig
+from giblet_hpc.jobs.cluster import Cluster
 
 FOLDER = Path(__file__).parent / "reference"
+
+
+def cluster_page() -> str:
+    schema = Cluster.model_json_schema()
+    lines = ["# Cluster profiles", "", "Made from the schema by `make docs`.", ""]
+    lines += [schema["description"], "", "| field | default | meaning |", "|---|---|---|"]
+    for name, field in schema["properties"].items():
+        default = "required" if name in schema["required"] else f"`{field.get('default')}`"
+        lines.append(f"| `{name}` | {default} | {' '.join(field['description'].split())} |")
+    return "\n".join(lines) + "\n"
 
 
 def config_page() -> str:
@@ -61,3 +72,4 @@ def cli_page() -> str:
 if __name__ == "__main__":
     (FOLDER / "config.md").write_text(config_page())
     (FOLDER / "cli.md").write_text(cli_page())
+    (FOLDER / "cluster.md").write_text(cluster_page())

@@ -173,10 +173,11 @@ class Loss(Section):
     fmri_weight: Weight = 1.0
     """Weight of the scans' error."""
     correlation_weight: Weight = 0.0
-    """Weight of (1 - r over a window's time) added to the scans' error."""
+    """Weight of (1 - r) added to the scans' error; r is over a rank's TRs of a batch."""
     map_penalty: Weight = 0.0
     """Ridge penalty on the linear map from each vector feature (text, log-mel; unit variance) at
-    each lag to each voxel, as the temporal model composes it. For films too short to learn from."""
+    each lag to each voxel, as the temporal model's shared part composes it. For films too short to
+    learn from."""
     reconstruction_weight: Weight = 0.1
     """Weight of all reconstruction errors together."""
     video_weight: Weight = 1.0

@@ -14,11 +14,14 @@ writers of the same part do harmless double work.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
+import stat
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,17 +131,41 @@ class FeatureStore:
         StoreError
             When a part exists with another provenance; the message names what differs.
         """
-        zarr.open_group(self.path, mode="a", zarr_format=3)
-        for part in parts:
-            record = self._part_record(part.name)
-            if record.is_file():
-                known = read_json(record)
-                if known["fingerprint"] == part.fingerprint:
-                    continue
-                if not rebuild:
-                    self._refuse(part, known)
-                self._discard(part.name)
-            self._create(part)
+        with self.shared():
+            self._records.mkdir(parents=True, exist_ok=True)
+            with (self._records / "plan.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                zarr.open_group(self.path, mode="a", zarr_format=3)
+                for part in parts:
+                    self._plan_part(part, rebuild=rebuild)
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let the group write what is made inside, where the store's folder belongs to a group.
+
+        A folder with the setgid bit does: its files are renewed by renaming, for which others
+        need to write to the folders that this process makes.
+        """
+        folder = next(f for f in (self.path, *self.path.parents) if f.exists())
+        if not (folder == self.path and folder.stat().st_mode & stat.S_ISGID):
+            yield
+            return
+        before = os.umask(0o007)
+        try:
+            yield
+        finally:
+            os.umask(before)
+
+    def _plan_part(self, part: Part, *, rebuild: bool) -> None:
+        record = self._part_record(part.name)
+        if record.is_file():
+            known = read_json(record)
+            if known["fingerprint"] == part.fingerprint:
+                return
+            if not rebuild:
+                self._refuse(part, known)
+            self._discard(part.name)
+        self._create(part)
 
     def _refuse(self, part: Part, known: Mapping[str, Any]) -> None:
         old = {"shape": known["shape"], "dtype": known["dtype"], **known["provenance"]}
@@ -251,6 +278,20 @@ class FeatureStore:
         """
         expected = part.rows(shard)
         assert rows.shape == (expected.stop - expected.start, *part.shape[1:]), rows.shape
+        with self.shared():
+            size, digest = self._make_shard(part, shard, rows)
+            write_json(
+                self._commit_record(part.name, shard),
+                {
+                    "fingerprint": part.fingerprint,
+                    "size": size,
+                    "sha256": digest,
+                    "rows": [expected.start, expected.stop],
+                },
+            )
+
+    def _make_shard(self, part: Part, shard: int, rows: NDArray[Any]) -> tuple[int, str]:
+        """Put a shard's file into place; return its size and sha256."""
         final = self._shard_file(part, shard)
         # The file is made elsewhere and renamed into place whole, so that another writer of the
         # same shard, or a reader, sees one good file or the other.
@@ -268,15 +309,7 @@ class FeatureStore:
             fsync_folder(final.parent)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
-        write_json(
-            self._commit_record(part.name, shard),
-            {
-                "fingerprint": part.fingerprint,
-                "size": size,
-                "sha256": digest,
-                "rows": [expected.start, expected.stop],
-            },
-        )
+        return size, digest
 
     def write(self, part: Part, values: NDArray[Any]) -> None:
         """Write those shards of a part that are missing, from the whole array."""

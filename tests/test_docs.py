@@ -38,6 +38,7 @@ def test_reference_is_up_to_date() -> None:
     spec.loader.exec_module(module)
     assert (ROOT / "docs/reference/config.md").read_text() == module.config_page()
     assert (ROOT / "docs/reference/cli.md").read_text() == module.cli_page()
+    assert (ROOT / "docs/reference/cluster.md").read_text() == module.cluster_page()
 
 
 def test_example_config_of_the_how_to_is_valid() -> None:
@@ -47,14 +48,14 @@ def test_example_config_of_the_how_to_is_valid() -> None:
     assert config.features.modalities == ("video", "audio", "text")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how-to/sherlock.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/sherlock.md", "docs/how-to/slurm.md"])
 def test_commands_of_other_pages_parse(page: str, cli: Cli) -> None:
     """Each command is dry-run, or asked for its help where it has no dry run."""
     found = commands((ROOT / page).read_text(), r"^ {4}(giblet-hpc .*)$")
     assert len(found) >= 4
     for line in found:
         words = shlex.split(line)[1:]
-        if words[0] == "submit":
+        if words[0] == "submit" and "--config" in words:
             place = words.index("--config") + 1
             words[place] = str(ROOT / words[place])
             words = [word for word in words if word != "--wait"] + ["--dry-run"]

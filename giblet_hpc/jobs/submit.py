@@ -15,7 +15,7 @@ from pathlib import Path
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.files import write_text
-from giblet_hpc.jobs import attempts, cluster, lease, queueing, slurm
+from giblet_hpc.jobs import attempts, cluster, lease, queueing, sharing, slurm
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.launch import Geometry, default_ranks, stage_command, stage_environment
 from giblet_hpc.jobs.queueing import Size
@@ -95,6 +95,9 @@ def submit(
         When somebody else holds the run, or Slurm refuses.
     """
     cluster.save(profile, paths.cluster)
+    if profile.group:
+        os.umask(sharing.PRIVATE_UMASK)
+        sharing.share(paths.root, paths.load_config().study.store, profile.group)
     if profile.scheduler == "local":
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         job = StageJob(

@@ -17,7 +17,7 @@ from typing import IO
 
 from giblet_hpc import beacon
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs import attempts, cluster, lease, provenance, triage
+from giblet_hpc.jobs import attempts, cluster, lease, provenance, sharing, triage
 from giblet_hpc.jobs.attempts import Attempt, Outcome, Place
 from giblet_hpc.jobs.child import Child
 from giblet_hpc.jobs.cluster import Cluster
@@ -99,6 +99,8 @@ def run_stages(job: StageJob, place: Place, output: IO[str] | None = None) -> in
     """
     paths = RunPaths(Path(job.run_folder))
     profile = cluster.of_run(paths)
+    if profile.group:
+        os.umask(sharing.PRIVATE_UMASK)
     held = lease.claim(paths, job.lease, place) if place.node == 0 else None
     deadline = time.time() + 60 * job.minutes - profile.lead_seconds if job.minutes else None
     try:

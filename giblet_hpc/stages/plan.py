@@ -147,6 +147,7 @@ class Digests:
     """
 
     def __init__(self, store: FeatureStore) -> None:
+        self._store = store
         self._path = store.path / RECORDS / "digests.json"
         self._known: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
 
@@ -166,7 +167,8 @@ class Digests:
         if known is None or known["key"] != key:
             known = {"key": key, "sha256": sha256_file(path)}
             self._known[str(path)] = known
-            write_json(self._path, self._known)
+            with self._store.shared():
+                write_json(self._path, self._known)
         digest: str = known["sha256"]
         return digest
 

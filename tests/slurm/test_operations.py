@@ -1,0 +1,337 @@
+"""Pipelines, sweeps, ordinary users, drills and tunnels on a real Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import grp
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from giblet_hpc.files import read_json
+from giblet_hpc.jobs import lease
+from tests.slurm.conftest import (
+    PROFILE,
+    Prepared,
+    SlurmCli,
+    options_of,
+    queue,
+    start_cluster,
+    wait_until,
+)
+
+pytestmark = pytest.mark.slurm
+TWO = ["--ranks", "2", "--nodes", "2"]
+
+
+def test_a_failing_part_keeps_the_others(
+    slurm: SlurmCli, study_folder: Path, tmp_path: Path
+) -> None:
+    """Raw files to report in one command; one subject's scan is bad at first."""
+    data = tmp_path / "data"
+    shutil.copytree(study_folder, data)
+    scan = data / "sub-02_run1.nii.gz"
+    good = scan.read_bytes()
+    image = nibabel.load(scan)
+    values = image.get_fdata(dtype=np.float32)
+    values[3, 4, 3, 7] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, image.affine, image.header), scan)
+    store = tmp_path / "store.zarr"
+    options = [*options_of(data, store, ["train.epochs=3"]), "--name", "whole"]
+    cluster = ["--cluster", str(slurm.profile), *TWO]
+    slurm("submit", "pipeline", *options, *cluster)
+    state = slurm.wait("whole", "preprocess", "failed")
+    assert "hold NaN or infinity" in state["reason"]
+    parts = json.loads(slurm("status", "whole", "--json").stdout)["stages"]["preprocess"]["parts"]
+    assert {name for name, part in parts.items() if part["status"] != "complete"} == {"subject-02"}
+    assert "NaN" in parts["subject-02"]["reason"]
+    wait_until(lambda: not queue())
+    assert "subject-02" in slurm("status", "whole").stdout
+    assert slurm.state("whole", "train")["status"] == "not started"
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in store.rglob("*.json")
+        if "commits" in path.parts and "02" not in path.name and "02" not in path.parent.name
+    }
+    scan.write_bytes(good)
+    numbers = [attempt.number for attempt in slurm.attempts("whole", "preprocess")]
+    slurm("resubmit", "whole")
+    slurm.wait("whole", "evaluate", "complete", 300)
+    redone = [
+        attempt.facts()["part"]
+        for attempt in slurm.attempts("whole", "preprocess")
+        if attempt.number > max(numbers)
+    ]
+    assert redone == ["plan", "subject-02", ""]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (slurm.runs / "whole" / "report.html").is_file()
+    provenance = read_json(slurm.runs / "whole" / "provenance.json")
+    last = provenance["attempts"][-1]
+    assert last["slurm"]["SLURM_JOB_NODELIST"] == "n[1-2]"
+    assert last["packages"]["torch"].startswith("2.13")
+    wait_until(lambda: lease.holder(slurm.paths("whole")) is None)
+    again = slurm("submit", "pipeline", *options, *cluster)
+    assert "already complete" in again.stderr
+    assert not queue()
+
+
+def test_sweep_as_one_array_and_compare(slurm: SlurmCli, prepared: Prepared) -> None:
+    prepared("base", "train.epochs=3")
+    done = slurm(
+        "submit", "train", "--name", "base", "--cluster", str(slurm.profile),
+        "--sweep", "train.lr=1e-4,3e-4", "--sweep", "model.bottleneck=8,16", "--json",
+    )  # fmt: skip
+    rows = json.loads(done.stdout)
+    assert len({row["job"].split("_")[0] for row in rows}) == 1, "one array"
+    assert [row["run"] for row in rows] == [
+        "base-lr-0.0001-bottleneck-8", "base-lr-0.0001-bottleneck-16",
+        "base-lr-0.0003-bottleneck-8", "base-lr-0.0003-bottleneck-16",
+    ]  # fmt: skip
+    for row in rows:
+        slurm.wait(row["run"], "train", "complete")
+    table = json.loads(slurm("compare", *(row["run"] for row in rows), "--json").stdout)
+    assert [(row["train.lr"], row["model.bottleneck"]) for row in table] == [
+        (0.0001, 8), (0.0001, 16), (0.0003, 8), (0.0003, 16),
+    ]  # fmt: skip
+    assert {row["train"] for row in table} == {"complete"}
+
+
+def test_a_preemption_drill_costs_no_step(slurm: SlurmCli, prepared: Prepared) -> None:
+    prepared("drilled", "train.epochs=400", "train.validate_every=20", "train.checkpoint_every=50")
+    slurm("submit", "train", "--name", "drilled", "--cluster", str(slurm.profile), *TWO)
+    wait_until(lambda: slurm.state("drilled", "train").get("phase", "").startswith("training"))
+    cost = json.loads(slurm("drill", "preempt", "drilled", "--json").stdout)
+    assert cost["outcome"] == "interrupted"
+    assert cost["steps_lost"] == 0
+    assert cost["step_before"] == cost["step_after"] > 0
+    slurm.wait("drilled", "train", "complete")
+
+
+def test_status_says_why_a_job_waits(slurm: SlurmCli, prepared: Prepared) -> None:
+    prepared("waiting", "train.epochs=3")
+    subprocess.run(
+        ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+         "--wrap=srun sleep 600"], check=True, capture_output=True,
+    )  # fmt: skip
+    wait_until(lambda: any("RUNNING" in line for line in queue()))
+    slurm("submit", "train", "--name", "waiting", "--cluster", str(slurm.profile), *TWO)
+    wait_until(lambda: "waiting for free nodes" in slurm("status", "waiting").stdout, 60)
+    slurm("cancel", "waiting")
+    assert slurm.state("waiting", "train")["status"] == "stopped"
+
+
+def test_detected_profile_is_valid(slurm: SlurmCli) -> None:
+    text = slurm("cluster", "detect", "--output", "-", "--probe").stdout
+    assert "partition: main  # 2 nodes" in text
+    assert "gpus_per_node: 8" in text
+    assert "Preemption: REQUEUE; GraceTime of the partition: 30 s" in text
+    assert "scontrol on compute nodes: yes\n" in text
+    file = slurm.folder / "found.yaml"
+    slurm("cluster", "detect", "--output", str(file))
+    assert "cpus_per_node: 8" in slurm("cluster", "show", str(file)).stdout
+
+
+USERS = ("giblet-ann", "giblet-ben")
+
+
+@pytest.fixture
+def members() -> Iterator[None]:
+    """Two ordinary users of one group, who can reach this Python."""
+    subprocess.run(["groupadd", "--force", "giblet-lab"], check=True)
+    for user in USERS:
+        subprocess.run(
+            ["useradd", "--no-create-home", "--gid", "giblet-lab", user],
+            check=False, capture_output=True,
+        )  # fmt: skip
+    opened = []
+    for path in (Path(sys.base_prefix), Path(sys.prefix)):
+        for folder in (path, *path.parents):
+            mode = folder.stat().st_mode
+            if not mode & 0o001:
+                folder.chmod(mode | 0o001)
+                opened.append((folder, mode))
+    yield
+    for folder, mode in opened:
+        folder.chmod(mode)
+    for user in USERS:
+        subprocess.run(["userdel", user], check=True, capture_output=True)
+    subprocess.run(["groupdel", "giblet-lab"], check=False, capture_output=True)
+
+
+def as_user(
+    user: str, cli: SlurmCli, *arguments: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    account = pwd.getpwnam(user)
+    command = [
+        "setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups",
+        *cli.command(*arguments),
+    ]  # fmt: skip
+    done = subprocess.run(
+        command,
+        cwd=cli.folder,
+        env={**os.environ, "HOME": str(cli.folder), "USER": user, "LOGNAME": user,
+             "GIBLET_RUNS": str(cli.runs), "SLURM_CONF": os.environ["SLURM_CONF"]},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_with_accounting_as_ordinary_users_of_one_group(
+    cluster: Any, members: None, study_folder: Path
+) -> None:
+    """Two members share a store; each reads the other's run, and cannot change it."""
+    folder = Path(f"/tmp/giblet-acct-{os.getpid()}")
+    lab = Path(f"/tmp/giblet lab {os.getpid()}")
+    lab.mkdir()
+    second = start_cluster(folder, accounting=True)
+    before = os.environ["SLURM_CONF"]
+    os.environ["SLURM_CONF"] = str(second.conf)
+    try:
+        subprocess.run(
+            ["sacctmgr", "-i", "add", "cluster", "giblet"], check=False, capture_output=True
+        )
+        group = grp.getgrnam("giblet-lab").gr_gid
+        os.chown(lab, -1, group)
+        lab.chmod(0o2770)
+        data = lab / "data"
+        shutil.copytree(study_folder, data)
+        (lab / "profile.yaml").write_text(PROFILE + "group: giblet-lab\n")
+        cli = SlurmCli(lab, lab / "profile.yaml")
+        cli.runs = lab / "all runs"
+        cli.runs.mkdir()
+        for path in (lab, *lab.rglob("*")):
+            os.chown(path, -1, group)
+            path.chmod(0o2770 if path.is_dir() else 0o640)
+        options = options_of(data, lab / "store.zarr", ["train.epochs=2"])
+        where = ["--cluster", str(cli.profile), *TWO]
+        as_user(USERS[0], cli, "submit", "pipeline", *options, "--name", "ann's run", *where)
+        cli.wait("ann's run", "evaluate", "complete", 300)
+        commits = {p: p.stat().st_mtime_ns for p in (lab / "store.zarr").rglob("commits/**/*.json")}
+        assert commits
+        as_user(USERS[1], cli, "submit", "pipeline", *options, "--name", "ben", *where)
+        cli.wait("ben", "evaluate", "complete", 300)
+        assert {p: p.stat().st_mtime_ns for p in commits} == commits, "nothing is made twice"
+        assert "model r" in as_user(USERS[1], cli, "scores", "ann's run").stdout
+        refused = as_user(USERS[1], cli, "cancel", "ann's run", check=False)
+        assert refused.returncode != 0
+        writable = [
+            path for path in (cli.runs / "ann's run").rglob("*")
+            if path.stat().st_mode & 0o022 and not path.is_symlink()
+        ]  # fmt: skip
+        assert not writable
+        said = subprocess.run(
+            ["sacct", "-X", "-n", "-P", "-a", "-o", "JobName,User,State"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert "giblet-ann-s-run-train|giblet-ann|COMPLETED" in said
+    finally:
+        second.down()
+        os.environ["SLURM_CONF"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(lab, ignore_errors=True)
+
+
+@pytest.fixture
+def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A real sshd on loopback and the key that opens it."""
+    program = shutil.which("sshd") or "/usr/sbin/sshd"
+    if not Path(program).exists():
+        pytest.skip("needs sshd; slurm/testcluster/install.sh installs it")
+    for name in ("host", "user"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True
+        )
+    keys = Path(f"/tmp/giblet-keys-{os.getpid()}")
+    keys.mkdir(mode=0o700)
+    (keys / "authorized").write_text((tmp_path / "user.pub").read_text())
+    (keys / "authorized").chmod(0o600)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = {
+        "Port": port, "ListenAddress": "127.0.0.1", "HostKey": tmp_path / "host",
+        "AuthorizedKeysFile": keys / "authorized", "StrictModes": "no", "UsePAM": "no",
+        "PasswordAuthentication": "no", "PidFile": "none", "PermitRootLogin": "yes",
+    }  # fmt: skip
+    arguments = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+    server = subprocess.Popen([program, "-D", "-e", "-f", "/dev/null", *arguments],
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    wait_until(lambda: answers(port), 20)
+    yield port, tmp_path / "user"
+    server.terminate()
+    server.wait()
+    shutil.rmtree(keys)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_tensorboard_through_a_tunnel(
+    slurm: SlurmCli, prepared: Prepared, sshd: tuple[int, Path]
+) -> None:
+    """The printed line is used as it is printed, but for the key and the port of this sshd."""
+    port, key = sshd
+    prepared("curves", "train.epochs=2")
+    slurm("run", "train", "curves", "--ranks", "1")
+    with contextlib.ExitStack() as stack:
+        server = subprocess.Popen(
+            slurm.command("tensorboard", "curves", "--login", f"{getpass.getuser()}@127.0.0.1"),
+            cwd=slurm.folder,
+            env={**os.environ, "GIBLET_RUNS": str(slurm.runs)},
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        stack.callback(lambda: (server.terminate(), server.wait(), server.stdout.close()))
+        line = server.stdout.readline()
+        served = re.search(r"ssh -N -L (\d+):127\.0\.0\.1:\1 \S+@127\.0\.0\.1$", line.strip())
+        assert served, line
+        inner = int(served[1])
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            outer = probe.getsockname()[1]
+        command = line.split(":", 1)[1].split()
+        assert command[0] == "ssh"
+        # Both ends of this tunnel are one machine, so the near end needs another port.
+        command[3] = f"{outer}:127.0.0.1:{inner}"
+        options = ["-i", str(key), "-p", str(port), "-o", "StrictHostKeyChecking=no",
+                   "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]  # fmt: skip
+        tunnel = subprocess.Popen([command[0], *options, *command[1:]])
+        stack.callback(lambda: (tunnel.terminate(), tunnel.wait()))
+        wait_until(lambda: answers(inner) and answers(outer), 60)
+        with urllib.request.urlopen(f"http://127.0.0.1:{outer}/data/runs", timeout=30) as page:
+            found = json.loads(page.read())
+        assert any(name.startswith("curves") for name in found), found
+        listening = subprocess.run(["ss", "-ltn"], capture_output=True, text=True).stdout
+        assert f"127.0.0.1:{inner}" in listening
+        assert f"0.0.0.0:{inner}" not in listening
+
+
+def test_reproduce_says_that_a_run_comes_out_the_same(slurm: SlurmCli, prepared: Prepared) -> None:
+    prepared("first", "train.epochs=3")
+    slurm("submit", "pipeline", "--name", "first", "--cluster", str(slurm.profile), *TWO)
+    slurm.wait("first", "evaluate", "complete")
+    slurm("reproduce", "first")
+    slurm.wait("first-reproduced", "evaluate", "complete")
+    facts = json.loads(slurm("reproduce", "first", "--json").stdout)
+    assert facts["same"], facts
+    assert facts["score_difference"] == 0
