@@ -162,7 +162,8 @@ class FeatureStore:
             known = read_json(record)
             if known["fingerprint"] == part.fingerprint:
                 return
-            if not rebuild:
+            # What nobody has written yet is no loss.
+            if not rebuild and any((self._records / "commits" / part.name).glob("*.json")):
                 self._refuse(part, known)
             self._discard(part.name)
         self._create(part)

@@ -17,7 +17,7 @@ from typing import IO
 
 from giblet_hpc import beacon
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs import attempts, cluster, lease, provenance, sharing, triage
+from giblet_hpc.jobs import attempts, cluster, lease, provenance, sharing, slurm, triage
 from giblet_hpc.jobs.attempts import Attempt, Outcome, Place
 from giblet_hpc.jobs.child import Child
 from giblet_hpc.jobs.cluster import Cluster
@@ -281,7 +281,8 @@ class Supervisor:
         self._wait_for_peers(attempt)
         stage, part, paths = self._stage, self._job.part, self._paths
         state = dict(paths.stage_state(stage, part=part))
-        verdict = triage.judge(attempt, state, stopped_by_user=watch.user_stop, asked=watch.asked)
+        by_user = watch.user_stop or (watch.why == "SIGTERM" and self._cancelled())
+        verdict = triage.judge(attempt, state, stopped_by_user=by_user, asked=watch.asked)
         attempt.note(
             checkpoint_to=paths.checkpoint_step(), step_from=state.get("resumed_from"),
             why_asked=watch.why,
@@ -299,6 +300,11 @@ class Supervisor:
                 exit_code=verdict.exit_code,
             )  # fmt: skip
         return verdict.outcome
+
+    def _cancelled(self) -> bool:
+        """Return whether SIGTERM came from scancel: a job that makes way for another still runs."""
+        job = slurm.shown(self._place.job) if self._place.scheduler == "slurm" else None
+        return job is not None and job.state in ("COMPLETING", "CANCELLED")
 
     def _wait_for_peers(self, attempt: Attempt) -> None:
         """Give the other nodes time to write their ends."""

@@ -51,7 +51,8 @@ def test_a_failing_part_keeps_the_others(
     values[3, 4, 3, 7] = np.nan
     nibabel.save(nibabel.Nifti1Image(values, image.affine, image.header), scan)
     store = tmp_path / "store.zarr"
-    options = [*options_of(data, store, ["train.epochs=3"]), "--name", "whole"]
+    options = [*options_of(data, store, ["train.epochs=3", "bold.mask=regions.nii.gz"])]
+    options += ["--name", "whole"]
     cluster = ["--cluster", str(slurm.profile), *TWO]
     slurm("submit", "pipeline", *options, *cluster)
     state = slurm.wait("whole", "preprocess", "failed")
@@ -98,8 +99,8 @@ def test_sweep_as_one_array_and_compare(slurm: SlurmCli, prepared: Prepared) -> 
     rows = json.loads(done.stdout)
     assert len({row["job"].split("_")[0] for row in rows}) == 1, "one array"
     assert [row["run"] for row in rows] == [
-        "base-lr-0.0001-bottleneck-8", "base-lr-0.0001-bottleneck-16",
-        "base-lr-0.0003-bottleneck-8", "base-lr-0.0003-bottleneck-16",
+        "base-lr-1e-4-bottleneck-8", "base-lr-1e-4-bottleneck-16",
+        "base-lr-3e-4-bottleneck-8", "base-lr-3e-4-bottleneck-16",
     ]  # fmt: skip
     for row in rows:
         slurm.wait(row["run"], "train", "complete")
