@@ -15,7 +15,7 @@ from pathlib import Path
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.files import write_text
-from giblet_hpc.jobs import attempts, cluster, lease, queueing, sharing, slurm
+from giblet_hpc.jobs import cluster, lease, queueing, sharing, slurm
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.launch import Geometry, default_ranks, stage_command, stage_environment
 from giblet_hpc.jobs.queueing import Size
@@ -95,6 +95,9 @@ def submit(
         When somebody else holds the run, or Slurm refuses.
     """
     cluster.save(profile, paths.cluster)
+    for stage in stages:
+        if stage != "preprocess":
+            paths.update_state(stage, ranks=size.ranks, nodes=size.nodes, gpus=size.gpus)
     if profile.group:
         os.umask(sharing.PRIVATE_UMASK)
         sharing.share(paths.root, paths.load_config().study.store, profile.group)
@@ -280,11 +283,11 @@ def planned_parts(config: RunConfig) -> list[str]:
 
 
 def last_size(paths: RunPaths) -> Size | None:
-    """Return how the run's last parallel stage was spread; None when there was none."""
+    """Return how the run's parallel stages were last to be spread; None when nobody said."""
     for stage in ("train", "evaluate"):
-        for attempt in reversed(attempts.history(paths, stage)):
-            facts = attempt.facts()
-            return Size(facts["ranks_per_node"], facts["nodes"], facts.get("gpus", 0))
+        state = paths.stage_state(stage)
+        if "ranks" in state:
+            return Size(state["ranks"], state.get("nodes", 1), state.get("gpus", 0))
     return None
 
 

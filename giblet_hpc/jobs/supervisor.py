@@ -226,7 +226,7 @@ class Supervisor:
         paths.update_state(
             stage, part=self._job.part, status="running", phase="starting", reason="", hint="",
             host=socket.gethostname(), attempt=attempt.number, job=place.job,
-            ranks=self._job.ranks, nodes=place.nodes,
+            ranks=self._job.ranks, nodes=place.nodes, gpus=self._job.gpus,
         )  # fmt: skip
         return attempt
 

@@ -23,7 +23,7 @@ import socket
 import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -169,7 +169,9 @@ class Cluster:
         """Start the slurmd of a node."""
         self.start(f"slurmd-{node}", ["slurmd", "-D", "-f", str(self.conf), "-N", node])
 
-    def start(self, name: str, command: Sequence[str]) -> None:
+    def start(
+        self, name: str, command: Sequence[str], variables: Mapping[str, str] | None = None
+    ) -> None:
         """Start a daemon and remember its process id."""
         with (self.folder / f"{name}.out").open("ab") as output:
             process = subprocess.Popen(
@@ -179,6 +181,7 @@ class Cluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=self.folder,
+                env={**os.environ, **(variables or {})},
             )
         self._started.append(process)
         (self.folder / f"{name}.started").write_text(str(process.pid))
@@ -223,9 +226,11 @@ class Cluster:
         conf = self.folder / "slurmdbd.conf"
         conf.write_text(DBD_CONF.format(folder=self.folder, port=port))
         conf.chmod(0o600)
-        os.environ["MYSQL_UNIX_PORT"] = str(reached)
-        os.environ["SLURM_CONF"] = str(self.conf)
-        self.start("slurmdbd", ["slurmdbd", "-D"])
+        self.start(
+            "slurmdbd",
+            ["slurmdbd", "-D"],
+            {"MYSQL_UNIX_PORT": str(reached), "SLURM_CONF": str(self.conf)},
+        )
         _wait_for(lambda: _answers(port), "slurmdbd")
 
     def _name_nodes(self) -> None:
