@@ -229,7 +229,6 @@ def run_command(
     submit.check_order(paths, (stage,))
     profile = cluster.local_cluster()
     if lease.holder(paths) is None:
-        paths.stop.unlink(missing_ok=True)
         cluster.save(profile, paths.cluster)
     count = ranks or submit.default_size(profile)
     job = StageJob(str(paths.root), (stage,), count, rebuild=rebuild)

@@ -89,7 +89,7 @@ def process_alive(process: int) -> bool:
 
 
 def take(paths: RunPaths, scheduler: str, jobs: tuple[str, ...] = ()) -> Lease:
-    """Take the lease of a run.
+    """Take the lease of a run; a wish to stop that was left over from before is void.
 
     Raises
     ------
@@ -108,6 +108,7 @@ def take(paths: RunPaths, scheduler: str, jobs: tuple[str, ...] = ()) -> Lease:
                 f"run {paths.name} is taken: {held}", hint=f"giblet-hpc status {paths.name}"
             )
         _remove(paths, held)
+    paths.stop.unlink(missing_ok=True)
     return mine
 
 
@@ -127,7 +128,8 @@ def claim(paths: RunPaths, token: str, place: Place) -> Lease:
 
 
 def release(paths: RunPaths, lease: Lease) -> None:
-    """End a lease."""
+    """End a lease, and with it a wish to stop, which has been heard."""
+    paths.stop.unlink(missing_ok=True)
     _remove(paths, lease)
 
 
@@ -168,6 +170,6 @@ def give_back(paths: RunPaths, job: str, *, all_jobs: bool) -> None:
         return
     left = tuple(other for other in lease.jobs if other != job)
     if all_jobs or not left:
-        _remove(paths, lease)
+        release(paths, lease)
     else:
         assign(paths, lease, left)

@@ -296,7 +296,6 @@ def submit_steps(
         When somebody else holds the run, or Slurm refuses; jobs queued so far are cancelled.
     """
     held = lease.take(paths, "slurm")
-    paths.stop.unlink(missing_ok=True)
     every: list[str] = []
     dependency = after
     try:
@@ -343,7 +342,6 @@ def submit_runs(
     try:
         for paths in runs:
             held.append(lease.take(paths, "slurm"))
-            paths.stop.unlink(missing_ok=True)
         jobs = [
             StageJob(
                 str(paths.root), ("train",), size.ranks, size.nodes, lease=own.token,

@@ -148,7 +148,6 @@ def submit_local(job: StageJob) -> str:
 
     paths = RunPaths(Path(job.run_folder))
     held = lease.take(paths, "local")
-    paths.stop.unlink(missing_ok=True)
     executor = LocalExecutor(folder=paths.jobs)
     executor.update_parameters(timeout_min=LONGEST_MINUTES)
     for stage in job.stages:

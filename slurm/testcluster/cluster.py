@@ -235,12 +235,13 @@ class Cluster:
 
     def _name_nodes(self) -> None:
         """Let the nodes' names resolve, as a cluster's do."""
-        text = HOSTS.read_text()
-        known = {word for line in text.splitlines() for word in line.split("#")[0].split()[1:]}
         with HOSTS.open("a") as hosts:
-            for node in NODES:
-                if node not in known:
-                    hosts.write(f"127.0.0.1 {node} # giblet-hpc test cluster\n")
+            hosts.write(f"127.0.0.1 {' '.join(NODES)} {self._hosts_mark}\n")
+
+    @property
+    def _hosts_mark(self) -> str:
+        """What tells this cluster's line from those of others that run beside it."""
+        return f"# giblet-hpc test cluster in {self.folder}/"
 
     def _wait_idle(self) -> None:
         def idle() -> bool:
@@ -270,7 +271,7 @@ class Cluster:
             _wait_for(lambda p=process: not self._alive(p), file.stem, kill=process)
             file.unlink()
         lines = HOSTS.read_text().splitlines(keepends=True)
-        HOSTS.write_text("".join(line for line in lines if "giblet-hpc test cluster" not in line))
+        HOSTS.write_text("".join(line for line in lines if self._hosts_mark not in line))
 
     def _alive(self, process: int) -> bool:
         for own in self._started:
