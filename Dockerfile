@@ -1,21 +1,73 @@
-# One image for Docker, Podman and (by Apptainer.def) Apptainer. A first draft: it has not been built on a GPU
-# machine yet. Build: docker build --build-arg BASE_IMAGE=<an nvidia/cuda runtime> -t giblet-hpc .
-ARG BASE_IMAGE=nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04
-FROM ${BASE_IMAGE} AS base
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv ibverbs-providers libibverbs1 \
-    && rm -rf /var/lib/apt/lists/*
+# One image: for Docker and Podman as it is, for Apptainer through Apptainer.def.
+#
+#   container/build.sh                           on the pinned CUDA runtime
+#   container/build.sh --base localhost/base     on a base of your own, such as one without CUDA
+#
+# No NCCL_* and no LD_LIBRARY_PATH is set here: under Apptainer an image's value silently wins over
+# the user's. No USER: Apptainer runs as whoever calls, and so may the others (--user).
+ARG BASE_IMAGE=nvidia/cuda:13.0.1-runtime-ubuntu24.04@sha256:c3fde347d52d578c84fd644bc177bc7ec333feaf11550d990da4084d7612e4c7
 
-FROM base AS build
-COPY pyproject.toml container/run.lock /tmp/lock/
-RUN python3 -m venv /opt/giblet \
-    && /opt/giblet/bin/pip install --no-cache-dir --no-deps --require-hashes -r /tmp/lock/run.lock \
-    && /opt/giblet/bin/pip install --no-cache-dir \
-        "$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' /tmp/lock/pyproject.toml)"
+# hadolint ignore=DL3006
+FROM ${BASE_IMAGE} AS system
+# The verbs providers let NCCL see InfiniBand; without them it uses sockets and does not say so.
+ARG PACKAGES="python3 python3-venv libibverbs1 ibverbs-providers"
+# Package lists are fetched only where the base lacks something, so that a complete base builds offline.
+# hadolint ignore=DL3008,SC2086
+RUN dpkg --status ${PACKAGES} >/dev/null 2>&1 || { apt-get update \
+    && apt-get install -y --no-install-recommends ${PACKAGES} \
+    && rm -rf /var/lib/apt/lists/*; }
 
-FROM base
-COPY --from=build /opt/giblet /opt/giblet
-COPY . /opt/src
-RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-build-isolation /opt/src && rm -rf /opt/src
-ENV PATH=/opt/giblet/bin:$PATH PYTHONNOUSERSITE=1 LANG=C.UTF-8
+# Our own wheel is built in a stage of its own, so that a change of the code redoes nothing else.
+FROM system AS code
+# Such as --build-arg PIP_OPTIONS="--no-index --find-links=/wheelhouse", with the folder mounted.
+ARG PIP_OPTIONS=""
+COPY container/run.lock /locks/
+# hadolint ignore=SC2086
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -m venv /opt/pip && grep -A2 '^setuptools==' /locks/run.lock >/locks/build.lock \
+    && /opt/pip/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --require-hashes \
+        -r /locks/build.lock
+COPY pyproject.toml README.md LICENSE /source/
+COPY giblet_hpc /source/giblet_hpc
+RUN /opt/pip/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation \
+        -w /wheels /source
+
+# What changes least comes first: a change of the code ships only the last layers.
+FROM system AS image
+ARG WEIGHTS=container/weights
+COPY --chmod=755 ${WEIGHTS} /opt/weights
+RUN if [ -f /opt/weights/SHA256SUMS ]; then cd /opt/weights && sha256sum --check --quiet SHA256SUMS; fi
+ARG TORCH_LOCK=container/cuda.lock
+ARG PIP_OPTIONS=""
+COPY ${TORCH_LOCK} /locks/torch.lock
+# setuptools comes first where the lock has it: encodec is published as sources alone.
+# hadolint ignore=SC2086
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    python3 -m venv /opt/giblet \
+    && { grep -A2 '^setuptools==' /locks/torch.lock >/locks/build.lock || true; } \
+    && /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps -r /locks/build.lock \
+    && /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --no-build-isolation \
+        -r /locks/torch.lock
+COPY container/run.lock /locks/
+# hadolint ignore=SC2086
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --require-hashes \
+        -r /locks/run.lock
+COPY --from=code /wheels /opt/wheels
+RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /opt/wheels/*.whl
+# An empty PYTHONPATH keeps the host's out.
+ENV PATH=/opt/giblet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONPATH= \
+    PYTHONNOUSERSITE=1 \
+    LANG=C.UTF-8
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="giblet-hpc" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.licenses="MIT" \
+    hpc.giblet.torch="2.13.0" \
+    hpc.giblet.cuda="13.0" \
+    hpc.giblet.nccl="2.29.7" \
+    hpc.giblet.minimum-driver="580.65.06"
 ENTRYPOINT ["/opt/giblet/bin/giblet-hpc"]

@@ -9,6 +9,11 @@ from pathlib import Path
 
 FOLDER = "GIBLET_LOCAL"
 STACK_SIGNAL = signal.SIGUSR1
+SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+"""Signals that a stage's processes start with blocked.
+
+Some schedulers signal every process of a job. What has no handler yet, or is the file system of a
+container image, would end at once, before a checkpoint is made."""
 
 
 class Beacon:
@@ -38,6 +43,11 @@ class Beacon:
 def give_stacks_when_asked() -> None:
     """Write all threads' stacks to stderr on SIGUSR1."""
     faulthandler.register(STACK_SIGNAL, all_threads=True, chain=False)
+
+
+def take_signals() -> None:
+    """Let the signals in that were held back at the start; call it when handlers are there."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SHIELDED)
 
 
 def read(folder: Path) -> dict[int, tuple[int, int, str]]:

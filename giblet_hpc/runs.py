@@ -19,6 +19,8 @@ STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
 HEARTBEAT_SECONDS = 5.0
 ATTEMPT = "GIBLET_ATTEMPT"
 """Variable that names the folder of the attempt that a stage's processes belong to."""
+IMAGE = "GIBLET_IMAGE"
+"""Variable that tells a stage's processes the digest of the container image they are in."""
 
 
 def default_runs_folder() -> Path:
@@ -72,6 +74,11 @@ class RunPaths:
     def cluster(self) -> Path:
         """The profile of the place that the run was submitted to."""
         return self.root / "cluster.yaml"
+
+    @property
+    def image(self) -> Path:
+        """What identifies the container image that the run was last in."""
+        return self.root / "image.json"
 
     @property
     def split(self) -> Path:

@@ -32,6 +32,7 @@ class Child:
     ----------
     command : sequence of str
     environment : mapping
+        Holds the token under the name `TOKEN`.
     token : str
         Names this execution on this node.
     output : file, optional
@@ -47,15 +48,19 @@ class Child:
         output: IO[str] | None,
     ) -> None:
         self._token = token
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output or 2,
-            stderr=subprocess.STDOUT if output else None,
-            env={**environment, TOKEN: token},
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - single-threaded here
-        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, beacon.SHIELDED)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output or 2,
+                stderr=subprocess.STDOUT if output else None,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - single-threaded here
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def code(self) -> int | None:

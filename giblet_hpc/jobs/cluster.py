@@ -75,8 +75,17 @@ class Cluster(Section):
     """Tasks of a job array that may run at the same time."""
     group: str | None = None
     """Unix group that shares stores and may read run folders. Null: no group."""
-    image: Path | None = None
-    """Container image that jobs run in. Null: the Python that submitted."""
+    image: str | None = None
+    """Container image that jobs run in: a SIF file (relative to the profile), or the name of an
+    image of docker or podman. Null: the Python that submitted."""
+    runtime: Literal["apptainer", "docker", "podman"] = "apptainer"
+    """What runs the image."""
+    binds: tuple[str, ...] = ()
+    """Folders that jobs see in the image besides the run, the study and the store: `SOURCE` or
+    `SOURCE:TARGET[:ro]`."""
+    fabric: Literal["auto", "none"] = "auto"
+    """`auto`: look at each node's network and set what NCCL needs to use it. A variable that is
+    set already keeps its value. `none`: set nothing."""
 
     @property
     def minutes(self) -> int:
@@ -134,6 +143,9 @@ def load(file: Path) -> Cluster:
         When it cannot be read, or a field is wrong.
     """
     tree = config_io.read_tree(file)
+    image = tree.get("image")
+    if isinstance(image, str) and tree.get("runtime", "apptainer") == "apptainer":
+        tree["image"] = str(file.resolve().parent / Path(image).expanduser())
     return config_io.validate_section(
         {"name": file.stem, **tree},
         Cluster,

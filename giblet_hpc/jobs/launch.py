@@ -51,7 +51,13 @@ class Geometry:
 
 
 def stage_command(
-    stage: Stage, run_folder: Path, geometry: Geometry, *, part: str = "", rebuild: bool = False
+    stage: Stage,
+    run_folder: Path,
+    geometry: Geometry,
+    *,
+    python: str = sys.executable,
+    part: str = "",
+    rebuild: bool = False,
 ) -> list[str]:
     """Return the command that runs a stage on a node.
 
@@ -61,6 +67,8 @@ def stage_command(
     run_folder : Path
     geometry : Geometry
         Of train and evaluate; preprocess is one process.
+    python : str
+        Python that has the heavy half of this package.
     part : str
         For preprocess: the one part to make.
     rebuild : bool
@@ -77,9 +85,9 @@ def stage_command(
     if rebuild and stage == "preprocess":
         arguments.append("--rebuild")
     if stage not in PARALLEL_STAGES or geometry.world == 1:
-        return [sys.executable, "-m", *arguments]
+        return [python, "-m", *arguments]
     return [
-        sys.executable,
+        python,
         "-m",
         "giblet_hpc.stages.torchrun",
         *torchrun_options(geometry),

@@ -37,8 +37,17 @@ def read(paths: RunPaths) -> dict[str, Any]:
     return facts
 
 
-def record(paths: RunPaths, attempt: Attempt, profile: Cluster) -> None:
-    """Add an attempt to a run's record: what runs, and where."""
+def record(paths: RunPaths, attempt: Attempt, profile: Cluster, *, image: str) -> None:
+    """Add an attempt to a run's record: what runs, and where.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    attempt : Attempt
+    profile : Cluster
+    image : str
+        Digest of the container image; empty without one.
+    """
     code = source()
     facts = {
         "attempt": attempt.number,
@@ -47,6 +56,7 @@ def record(paths: RunPaths, attempt: Attempt, profile: Cluster) -> None:
         "packages": packages(),
         "machine": machine(),
         "cluster": profile.name,
+        "image": {"name": profile.image, "digest": image} if image else {},
         "config": fingerprint(paths.load_config()),
         "inputs": read_json(paths.inputs) if paths.inputs.is_file() else {},
         "slurm": {

@@ -102,6 +102,9 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, profile: Cluster
         lease.give_back(paths, place.job, all_jobs=False)
         return
     paths.update_state(stage, part=part, status="queued", reason=again, hint="")
+    if slurm.fate(place.job, place.restart) == "requeued":
+        # Slurm does so by itself where a node has failed.
+        return
     if profile.requeue == "none" or not slurm.requeue(place.job):
         paths.update_state(
             stage,
@@ -128,10 +131,9 @@ def _refusal(paths: RunPaths, attempt: Attempt, place: Place) -> tuple[str, str]
     facts = attempt.facts()
     if paths.stop.exists():
         return "stopped", "asked to stop"
-    job = slurm.shown(place.job)
-    if job is not None and job.state != "RUNNING":
-        # A job that scancel ends is COMPLETING here; requeuing it would bring it back.
-        return "stopped", f"cancelled in Slurm ({job.state.lower()})"
+    if slurm.fate(place.job, place.restart) == "cancelled":
+        # Requeuing a job that scancel ends would bring it back.
+        return "stopped", "cancelled in Slurm"
     past = attempts.history(paths, facts["stage"], facts["part"])
     if attempts.without_progress(past) >= NO_PROGRESS_LIMIT:
         return "failed", f"{facts['reason']} ({NO_PROGRESS_LIMIT} attempts without progress)"

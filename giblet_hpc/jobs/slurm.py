@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 SECONDS = 20.0
 WAITING = {
@@ -37,6 +38,8 @@ class JobInfo:
     """The node list."""
     start: str = ""
     """When it started or is expected to."""
+    restarts: int = 0
+    """How often it was queued again."""
 
     @property
     def waiting_for(self) -> str:
@@ -90,7 +93,32 @@ def shown(job: str) -> JobInfo | None:
     if not text:
         return None
     fields = dict(re.findall(r"(\w+)=(\S*)", text.splitlines()[0]))
-    return JobInfo(fields["JobState"], fields.get("Reason", ""), fields.get("NodeList", ""))
+    return JobInfo(
+        fields["JobState"],
+        fields.get("Reason", ""),
+        fields.get("NodeList", ""),
+        restarts=int(fields.get("Restarts", "0")),
+    )
+
+
+def fate(job: str, restart: int) -> Literal["runs", "requeued", "cancelled", "unknown"]:
+    """Return what Slurm is doing with a job whose processes are being ended.
+
+    A job that scancel ends and one that Slurm queues again after a node's failure are both
+    COMPLETING for a while; the latter's count of restarts is ahead already.
+
+    Parameters
+    ----------
+    job : str
+    restart : int
+        How often this execution had been queued again when it began.
+    """
+    info = shown(job)
+    if info is None:
+        return "unknown"
+    if info.restarts > restart:
+        return "requeued"
+    return "runs" if info.state == "RUNNING" else "cancelled"
 
 
 def requeue(job: str) -> bool:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.files import write_text
-from giblet_hpc.jobs import cluster, lease, queueing, sharing, slurm
+from giblet_hpc.files import write_json, write_text
+from giblet_hpc.jobs import cluster, image, lease, queueing, sharing, slurm
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.launch import Geometry, default_ranks, stage_command, stage_environment
 from giblet_hpc.jobs.queueing import Size
-from giblet_hpc.jobs.supervisor import StageJob, mark_stop
+from giblet_hpc.jobs.supervisor import StageJob
 from giblet_hpc.runs import STAGES, RunPaths, Stage
 from giblet_hpc.subjects import preprocess_parts
 
@@ -94,6 +94,7 @@ def submit(
     JobError
         When somebody else holds the run, or Slurm refuses.
     """
+    image.check(profile)
     cluster.save(profile, paths.cluster)
     for stage in stages:
         if stage != "preprocess":
@@ -196,7 +197,7 @@ def dry_run(
 ) -> str:
     """Return what a submission would run: the commands, or the sbatch scripts with them."""
     if profile.scheduler == "local":
-        return "\n".join(_commands(paths, stage, Geometry(size.ranks)) for stage in stages)
+        return "\n".join(_commands(paths, profile, stage, Geometry(size.ranks)) for stage in stages)
     steps = queueing.steps_of(paths, stages, profile=profile, size=size, parts=parts, time=time)
     texts = []
     dependency = f"afterok:{after}" if after else ""
@@ -211,18 +212,27 @@ def dry_run(
             step.size.ranks, nodes=step.size.nodes, head="HEAD", port=0, meeting="JOB.RESTART",
             host="HOST",
         )  # fmt: skip
-        texts.append(f"# on each node:\n{_commands(paths, stage, geometry, step.jobs[0].part)}\n")
+        texts.append(
+            f"# on each node:\n{_commands(paths, profile, stage, geometry, step.jobs[0].part)}\n"
+        )
         following = steps[number].wait if number < len(steps) else ""
         dependency = f"{following}:JOB-{number}"
     texts.append(lead_sum(paths, profile))
     return "\n".join(texts)
 
 
-def _commands(paths: RunPaths, stage: Stage, geometry: Geometry, part: str = "") -> str:
+def _commands(
+    paths: RunPaths, profile: Cluster, stage: Stage, geometry: Geometry, part: str = ""
+) -> str:
     settings = stage_environment(stage, ranks=geometry.ranks)
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
-    command = stage_command(stage, paths.root, geometry, part=part)
-    return f"# {stage}\n{variables} \\\n  {shlex.join(command)}"
+    if not profile.image:
+        command = stage_command(stage, paths.root, geometry, part=part)
+        return f"# {stage}\n{variables} \\\n  {shlex.join(command)}"
+    inner = stage_command(stage, paths.root, geometry, python=image.PYTHON, part=part)
+    return (
+        f"# {stage}, in {profile.image} by {profile.runtime}\n{variables} \\\n  {shlex.join(inner)}"
+    )
 
 
 def lead_sum(paths: RunPaths, profile: Cluster) -> str:
@@ -253,7 +263,7 @@ def cancel(paths: RunPaths) -> str:
     held = lease.holder(paths)
     if held is None:
         raise ConfigError(f"nothing of run {paths.name} is queued or running")
-    mark_stop(paths)
+    write_json(paths.stop, {"time": clock.time()})
     if held.scheduler != "slurm":
         return f"asked run {paths.name} to stop"
     found = slurm.queued(held.jobs) or {}

@@ -10,20 +10,32 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from giblet_hpc import beacon
+from giblet_hpc.errors import GibletError
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs import attempts, cluster, lease, provenance, sharing, slurm, triage
+from giblet_hpc.jobs import (
+    attempts,
+    cluster,
+    fabric,
+    image,
+    lease,
+    provenance,
+    sharing,
+    slurm,
+    triage,
+)
 from giblet_hpc.jobs.attempts import Attempt, Outcome, Place
-from giblet_hpc.jobs.child import Child
+from giblet_hpc.jobs.child import TOKEN, Child
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.launch import Geometry, stage_command, stage_environment
 from giblet_hpc.jobs.watch import Watch
-from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
+from giblet_hpc.runs import ATTEMPT, IMAGE, STAGES, RunPaths, Stage
 
 POLL_SECONDS = 0.2
 PEER_SECONDS = 60.0
@@ -190,12 +202,24 @@ class Supervisor:
         try:
             with self._log(attempt) as log:
                 code = self._follow(self._start(attempt, local, log), watch)
+        except GibletError as error:
+            self._note_mistake(attempt, error)
         finally:
             attempt.note_node(place.node, ended=time.time(), code=code, ranks=watch.positions())
             shutil.rmtree(local, ignore_errors=True)
         if place.node != 0:
             return "complete" if code == 0 else "crashed"
         return self._settle(attempt, watch)
+
+    def _note_mistake(self, attempt: Attempt, error: GibletError) -> None:
+        """Record why a stage could not be started, as its ranks record what stops them."""
+        rank = self._place.node * self._job.ranks
+        facts = {
+            "kind": "mistake", "reason": str(error), "hint": error.hint,
+            "exit_code": error.exit_code, "rank": rank, "host": self._place.host,
+            "time": time.time(),
+        }  # fmt: skip
+        write_json(attempt.folder / f"rank-{rank}.json", facts)
 
     @contextlib.contextmanager
     def _log(self, attempt: Attempt) -> Iterator[IO[str] | None]:
@@ -219,10 +243,12 @@ class Supervisor:
                 "head": place.head,
                 "port": free_port() if place.nodes > 1 else 0,
                 "checkpoint_from": paths.checkpoint_step(),
+                "image": image.digest(self._profile, paths.image),
             },
         )
         if not self._job.part:
-            provenance.record(paths, attempt, self._profile)
+            used = attempt.facts()["image"]
+            provenance.record(paths, attempt, self._profile, image=used)
         paths.update_state(
             stage, part=self._job.part, status="running", phase="starting", reason="", hint="",
             host=socket.gethostname(), attempt=attempt.number, job=place.job,
@@ -241,19 +267,55 @@ class Supervisor:
             meeting=place.key,
             host=place.host,
         )
-        command = stage_command(
-            self._stage, self._paths.root, geometry, part=job.part, rebuild=job.rebuild
-        )
-        environment = {
-            **stage_environment(self._stage, ranks=job.ranks),
-            **self._profile.environment,
-            **os.environ,
-            ATTEMPT: str(attempt.folder),
-            beacon.FOLDER: str(local),
-        }
-        attempt.note_node(place.node, command=command)
         token = hashlib.sha256(f"{attempt.folder}|{place}".encode()).hexdigest()[:24]
+        settings = {
+            **stage_environment(self._stage, ranks=job.ranks),
+            **self._fabric(attempt, log),
+            **self._profile.environment,
+        }
+        settings = {name: os.environ.get(name, value) for name, value in settings.items()}
+        settings |= {
+            ATTEMPT: str(attempt.folder), beacon.FOLDER: str(local), TOKEN: token,
+            IMAGE: facts["image"],
+        }  # fmt: skip
+        command, more = self._inside(geometry, local, settings)
+        attempt.note_node(place.node, command=command)
+        environment = {**os.environ, **settings, **more}
         return Child(command, environment, token=token, output=log)
+
+    def _fabric(self, attempt: Attempt, log: IO[str] | None) -> dict[str, str]:
+        """Return what this node's network needs to have set; say why in the log."""
+        if self._profile.fabric == "none" or self._stage == "preprocess":
+            return {}
+        gpus = self._job.gpus or len(list(Path("/dev").glob("nvidia[0-9]*")))
+        found = fabric.detect()
+        chosen = fabric.choose(found, nodes=self._place.nodes, gpus=gpus)
+        attempt.note_node(
+            self._place.node, network=found.network, settings={s.name: s.value for s in chosen}
+        )
+        if log is not None and chosen:
+            log.write("\n".join(fabric.told(chosen, os.environ)) + "\n")
+            log.flush()
+        return {setting.name: setting.value for setting in chosen}
+
+    def _inside(
+        self, geometry: Geometry, local: Path, settings: Mapping[str, str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the stage's command, in the profile's image where it has one."""
+        job, paths, profile = self._job, self._paths, self._profile
+        make = partial(
+            stage_command, self._stage, paths.root, geometry, part=job.part, rebuild=job.rebuild
+        )
+        if not profile.image:
+            return make(), {}
+        return image.command(
+            profile,
+            make(python=image.PYTHON),
+            binds=image.folders_of(paths, paths.load_config()),
+            local=local,
+            workdir=paths.root,
+            settings=settings,
+        )
 
     def _follow(self, child: Child, watch: Watch) -> int:
         """Wait for the child's end, or bring it about; return its exit code."""
@@ -288,6 +350,9 @@ class Supervisor:
             why_asked=watch.why,
         )  # fmt: skip
         attempt.close(verdict.outcome, reason=verdict.reason, step=state.get("step"))
+        if attempts.superseded(paths, attempt, self._place):
+            # The state is the later attempt's to write.
+            return verdict.outcome
         final = {"complete": "complete", "failed": "failed", "stopped": "stopped"}
         status = final.get(verdict.outcome, "interrupted")
         if self._place.scheduler == "local" and status == "interrupted":
@@ -303,8 +368,8 @@ class Supervisor:
 
     def _cancelled(self) -> bool:
         """Return whether SIGTERM came from scancel: a job that makes way for another still runs."""
-        job = slurm.shown(self._place.job) if self._place.scheduler == "slurm" else None
-        return job is not None and job.state in ("COMPLETING", "CANCELLED")
+        place = self._place
+        return place.scheduler == "slurm" and slurm.fate(place.job, place.restart) == "cancelled"
 
     def _wait_for_peers(self, attempt: Attempt) -> None:
         """Give the other nodes time to write their ends."""
@@ -327,8 +392,3 @@ def free_port() -> int:
             probe.bind(("", port))
             return port
     raise AssertionError("a thousand ports in a row are taken")
-
-
-def mark_stop(paths: RunPaths) -> None:
-    """Ask a run to stop for good: no new attempt follows."""
-    write_json(paths.stop, {"time": time.time()})

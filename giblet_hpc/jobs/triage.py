@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from giblet_hpc import nccl
 from giblet_hpc.jobs.attempts import Attempt, Outcome
 
 TAIL_BYTES = 20000
@@ -96,7 +97,12 @@ def _crash(attempt: Attempt, failures: list[dict[str, Any]]) -> Verdict:
     first = next((f for f in failures if not SECONDARY.search(f["reason"])), None)
     if first is None:
         first = next(iter(failures), None)
-    for pattern, reason, hint in KNOWN:
+    if first is not None and first["hint"]:
+        reason = f"rank {first['rank']} on {first['host']}: {first['reason']}"
+        return Verdict("crashed", reason, first["hint"], 1)
+    cause = nccl.explain(first["reason"] if first else tail)
+    known = [(cause.pattern, cause.reason, cause.remedy)] if cause else []
+    for pattern, reason, hint in [*known, *KNOWN]:
         if re.search(pattern, first["reason"] if first else tail):
             where = f" (rank {first['rank']} on {first['host']})" if first else ""
             return Verdict("crashed", reason + where, hint, 1)

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from giblet_hpc import log
-from giblet_hpc.beacon import give_stacks_when_asked
+from giblet_hpc import log, nccl
+from giblet_hpc.beacon import give_stacks_when_asked, take_signals
 from giblet_hpc.errors import GibletError, StoreError
 from giblet_hpc.files import write_json
 from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
@@ -30,7 +30,8 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def reporting(paths: RunPaths, stage: Stage, rank: int, part: str = "") -> Iterator[None]:
     """Record why a stage fails, before the other ranks notice that this one is gone."""
     try:
-        yield
+        with nccl.readable():
+            yield
     except GibletError as error:
         note(error, paths, stage, rank=rank, part=part)
         raise
@@ -55,7 +56,7 @@ def note(error: BaseException, paths: RunPaths, stage: Stage, *, rank: int, part
     facts = {
         "kind": "mistake" if mistake else "error",
         "reason": str(error) if mistake else f"{type(error).__name__}: {error}".splitlines()[0],
-        "hint": error.hint if isinstance(error, GibletError) else "",
+        "hint": error.hint if isinstance(error, GibletError | nccl.NcclError) else "",
         "exit_code": error.exit_code if isinstance(error, GibletError) else 1,
     }
     where = {"rank": rank, "host": socket.gethostname(), "time": time.time()}
@@ -107,6 +108,9 @@ def main() -> int:
         # torchrun puts ranks into sessions of their own; none may outlive it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     give_stacks_when_asked()
+    if stage != "train":
+        # Training listens later, when it can answer with a checkpoint.
+        take_signals()
     log.setup(rank)
     # Concerns speed alone, and comes from every rank.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")

@@ -8,6 +8,7 @@ import time
 
 import torch
 
+from giblet_hpc import beacon
 from giblet_hpc.config import RunConfig
 from giblet_hpc.files import read_json
 from giblet_hpc.runs import RunPaths
@@ -35,6 +36,7 @@ class StopRequest:
         self._last_look = 0.0
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._note)
+        beacon.take_signals()
 
     def _note(self, *_: object) -> None:
         self._asked = True

@@ -7,6 +7,7 @@ checkpoints/latest, checkpoints/best                 text files with a folder's 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -24,6 +25,7 @@ from giblet_hpc.files import (
     write_text,
     write_with,
 )
+from giblet_hpc.runs import IMAGE
 
 logger = logging.getLogger(__name__)
 STATE = "state.pt"
@@ -181,3 +183,25 @@ def require_data(manifest: dict[str, Any], digest: str) -> None:
             f"the checkpoint of step {manifest['step']} was trained on other data",
             hint="the features or the split were made anew: submit the config under another --name",
         )
+
+
+def maker(ranks: int) -> dict[str, str]:
+    """Return what has to be the same for a resumed run to be bitwise the same."""
+    return {
+        "ranks": str(ranks),
+        "torch": torch.__version__,
+        "image": os.environ.get(IMAGE, "") or "none",
+    }
+
+
+def compare_makers(then: dict[str, str], now: dict[str, str]) -> None:
+    """Warn of what differs between a checkpoint's maker and this process."""
+    for name, value in now.items():
+        if then[name] != value:
+            logger.warning(
+                "the checkpoint was made with %s %s, this is %s: it goes on, but not bitwise the "
+                "same",
+                name,
+                then[name],
+                value,
+            )

@@ -365,12 +365,7 @@ class Trainer:
         self.finished = manifest["finished"]
         self._best = manifest["best"]
         self._best_step = manifest["best_step"]
-        if manifest["world_size"] != self.world.size:
-            logger.warning(
-                "the checkpoint is of %d ranks, this is %d: it goes on, but not bitwise the same",
-                manifest["world_size"],
-                self.world.size,
-            )
+        checkpoint.compare_makers(manifest["maker"], checkpoint.maker(self.world.size))
         self._stale_validations = manifest["stale_validations"]
         if self.world.is_main and self._best_step is not None:
             # A kill may have come between the checkpoint's commit and the pointer to the best.
@@ -389,9 +384,8 @@ class Trainer:
                 "best": self._best,
                 "best_step": self._best_step,
                 "stale_validations": self._stale_validations,
-                "world_size": self.world.size,
+                "maker": checkpoint.maker(self.world.size),
                 "data": self.data,
-                "torch": torch.__version__,
             }
             keep = self.config.train.keep_last
             with self._pace.saving():

@@ -186,9 +186,11 @@ class Cluster:
         self._started.append(process)
         (self.folder / f"{name}.started").write_text(str(process.pid))
 
-    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a daemon."""
-        os.kill(int((self.folder / f"{name}.started").read_text()), number)
+    def kill(self, name: str) -> None:
+        """Kill a daemon."""
+        process = int((self.folder / f"{name}.started").read_text())
+        os.kill(process, signal.SIGKILL)
+        _wait_for(lambda: not self._alive(process), name)
 
     def _start_munge(self) -> None:
         key = self.folder / "munge.key"
@@ -270,6 +272,8 @@ class Cluster:
                 os.kill(process, signal.SIGTERM)
             _wait_for(lambda p=process: not self._alive(p), file.stem, kill=process)
             file.unlink()
+        for own in self._started:
+            own.wait(START_SECONDS)
         lines = HOSTS.read_text().splitlines(keepends=True)
         HOSTS.write_text("".join(line for line in lines if self._hosts_mark not in line))
 

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Builds the image, and from it the SIF file for Apptainer.
+#
+#   container/build.sh                                    with docker, podman or buildah
+#   container/build.sh --sif giblet-hpc.sif               and the SIF file
+#   container/build.sh --base IMAGE --torch container/cpu.txt   on another base, without CUDA
+#   container/build.sh --weights FOLDER                   with weights (container/weights/README.md)
+#   container/build.sh ... -- ARGUMENT...                 further arguments for the engine's build
+#
+# An engine other than the first one found: --engine NAME. The image's name: --tag NAME.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+tag=giblet-hpc engine="" sif="" archive=""
+arguments=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --base) arguments+=(--build-arg "BASE_IMAGE=$2") ;;
+        --torch) arguments+=(--build-arg "TORCH_LOCK=$2") ;;
+        --weights) arguments+=(--build-arg "WEIGHTS=$2") ;;
+        --tag) tag=$2 ;;
+        --engine) engine=$2 ;;
+        --sif) sif=$2 ;;
+        --archive) archive=$2 ;;
+        --) shift && arguments+=("$@") && break ;;
+        *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    esac
+    shift 2
+done
+if [ -z "$engine" ]; then
+    for candidate in docker podman buildah; do
+        command -v "$candidate" >/dev/null && engine=$candidate && break
+    done
+fi
+[ -n "$engine" ] || { echo "none of docker, podman, buildah is installed" >&2 && exit 1; }
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/giblet_hpc/__init__.py")
+revision=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
+arguments+=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --tag "$tag")
+# The same sources give the same layers, whenever they are built.
+stamp=$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)
+case $engine in
+    docker) SOURCE_DATE_EPOCH=$stamp docker build "${arguments[@]}" "$root" ;;
+    podman) podman build --layers "${arguments[@]}" "$root" ;;
+    buildah) buildah bud --layers "${arguments[@]}" "$root" ;;
+esac
+if [ -z "$sif" ] && [ -z "$archive" ]; then exit 0; fi
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/giblet-image.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+file=${archive:-$work/image.tar}
+if [ "$engine" = docker ]; then
+    docker save "$tag" --output "$file"
+    kind=docker-archive
+else
+    "$engine" push --quiet "$tag" "oci-archive:$file"
+    kind=oci-archive
+fi
+[ -n "$sif" ] || exit 0
+apptainer build --force --build-arg "bootstrap=$kind" --build-arg "from=$file" "$sif.new" "$root/Apptainer.def"
+mv "$sif.new" "$sif"
