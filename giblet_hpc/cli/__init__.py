@@ -10,6 +10,7 @@ from giblet_hpc import __version__, log
 from giblet_hpc.cli.clusters import cluster
 from giblet_hpc.cli.common import Group
 from giblet_hpc.cli.configs import config
+from giblet_hpc.cli.images import image
 from giblet_hpc.cli.looking import (
     compare_command,
     logs_command,
@@ -61,6 +62,6 @@ def synthesize(folder: Path, trs: str, subjects: int, seed: int) -> None:
 for command in (
     config, submit_command, run_command, status_command, runs_command, logs_command,
     resubmit_command, cancel_command, scores_command, compare_command, reproduce_command,
-    tensorboard_command, drill_command, cluster, store,
+    tensorboard_command, drill_command, cluster, image, store,
 ):  # fmt: skip
     main.add_command(command)

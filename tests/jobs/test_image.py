@@ -1,0 +1,124 @@
+"""The command that enters an image, and what identifies the image."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.files import read_json
+from giblet_hpc.jobs import image
+from giblet_hpc.jobs.cluster import Cluster, load
+
+
+@pytest.fixture
+def runtimes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that stand in for the three runtimes: only their names are looked up here."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("apptainer", "docker", "podman"):
+        program = folder / name
+        program.write_text("#!/bin/sh\necho sha256:0123\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return folder
+
+
+def entered(profile: Cluster, tmp_path: Path) -> tuple[list[str], dict[str, str]]:
+    local = tmp_path / "local"
+    local.mkdir(exist_ok=True)
+    return image.command(
+        profile,
+        [image.PYTHON, "-m", "module", "an argument"],
+        binds=[tmp_path / "study", tmp_path / "study" / "inner", tmp_path / "runs"],
+        local=local,
+        workdir=tmp_path / "runs",
+        settings={"OMP_NUM_THREADS": "4"},
+    )
+
+
+def test_apptainer(tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NCCL_DEBUG", "WARN")
+    profile = Cluster(
+        name="c",
+        image="/images/a b.sif",
+        gpus_per_node=4,
+        binds=("/etc/nccl.conf:/etc/nccl.conf:ro",),
+    )
+    command, variables = entered(profile, tmp_path)
+    assert command[:4] == [str(runtimes / "apptainer"), "--silent", "exec", "--nv"]
+    assert command[-5:] == ["/images/a b.sif", image.PYTHON, "-m", "module", "an argument"]
+    bound = [command[n + 1] for n, part in enumerate(command) if part == "--bind"]
+    assert bound == [
+        str(tmp_path / "local"), str(tmp_path / "runs"), str(tmp_path / "study"),
+        "/etc/nccl.conf:/etc/nccl.conf:ro",
+    ]  # fmt: skip
+    assert command[command.index("--home") + 1] == f"{tmp_path / 'local' / 'home'}:{image.HOME}"
+    assert variables["APPTAINERENV_OMP_NUM_THREADS"] == "4"
+    assert variables["APPTAINERENV_NCCL_DEBUG"] == "WARN", "the user's value gets in"
+    assert not any(name.startswith("NCCL") for name in variables)
+
+
+@pytest.mark.parametrize("runtime", ["docker", "podman"])
+def test_docker_and_podman(
+    tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setenv("NCCL_DEBUG", "WARN")
+    profile = Cluster(name="c", image="giblet-hpc", runtime=runtime, gpus_per_node=2)
+    command, variables = entered(profile, tmp_path)
+    assert command[:2] == [str(runtimes / runtime), "run"]
+    assert {"--rm", "--network=host", "--ipc=host", "--pid=host"} <= set(command)
+    assert f"--user={os.getuid()}:{os.getgid()}" in command
+    assert f"--volume={tmp_path / 'study'}:{tmp_path / 'study'}" in command
+    assert command[-5:] == [
+        f"--entrypoint={image.PYTHON}", "giblet-hpc", "-m", "module", "an argument",
+    ]  # fmt: skip
+    assert {"--env=NCCL_DEBUG", "--env=OMP_NUM_THREADS", "--env=HOME"} <= set(command)
+    assert variables["HOME"] == image.HOME
+    assert ("--userns=keep-id" in command) == (runtime == "podman")
+
+
+def test_folders_that_cannot_be_bound_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a colon or comma"):
+        image.mounts_of([tmp_path / "a:b"])
+
+
+def test_a_missing_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(JobError, match="apptainer is not installed on") as caught:
+        entered(Cluster(name="c", image="x.sif"), tmp_path)
+    assert "module load" in caught.value.hint
+
+
+def test_the_digest_is_of_the_content_and_remembered(tmp_path: Path) -> None:
+    sif = tmp_path / "a.sif"
+    sif.write_bytes(b"one")
+    profile, remembered = Cluster(name="c", image=str(sif)), tmp_path / "image.json"
+    first = image.digest(profile, remembered)
+    assert first == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
+    assert read_json(remembered)["digest"] == first
+    assert image.digest(profile, remembered) == first
+    sif.write_bytes(b"another")
+    assert image.digest(profile, remembered) == (f"sha256:{hashlib.sha256(b'another').hexdigest()}")
+    assert image.digest(Cluster(name="c"), remembered) == ""
+
+
+def test_an_engine_is_asked_for_its_id(tmp_path: Path, runtimes: Path) -> None:
+    profile = Cluster(name="c", image="giblet-hpc", runtime="docker")
+    assert image.digest(profile, tmp_path / "image.json") == "sha256:0123"
+
+
+def test_a_missing_image(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no image /nowhere/a.sif"):
+        image.check(Cluster(name="c", image="/nowhere/a.sif"))
+
+
+def test_an_image_is_relative_to_its_profile(tmp_path: Path) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text("image: images/a.sif\n")
+    assert load(file).image == str(tmp_path / "images" / "a.sif")
+    file.write_text("image: giblet-hpc\nruntime: docker\n")
+    assert load(file).image == "giblet-hpc"
