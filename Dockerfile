@@ -36,7 +36,8 @@ RUN /opt/pip/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolat
 FROM system AS image
 ARG WEIGHTS=container/weights
 COPY --chmod=755 ${WEIGHTS} /opt/weights
-RUN if [ -f /opt/weights/SHA256SUMS ]; then cd /opt/weights && sha256sum --check --quiet SHA256SUMS; fi
+RUN [ ! -f /opt/weights/SHA256SUMS ] \
+    || env --chdir=/opt/weights sha256sum --check --quiet SHA256SUMS
 ARG TORCH_LOCK=container/cuda.lock
 ARG PIP_OPTIONS=""
 COPY ${TORCH_LOCK} /locks/torch.lock

@@ -25,6 +25,7 @@ demo: venv  ## a synthetic study from raw files to a scored model and its report
 
 test: venv  ## all checks and all test tiers that run on this machine
 	slurm/testcluster/install.sh
+	container/testbed/install.sh
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Writes the three lock files from pyproject.toml: light (login node), run (both halves), dev.
-# torch is pinned by version in pyproject.toml and left out here, because its build depends on
-# the platform; its own dependencies are locked. Needs uv. Usage: container/lock.sh
+# Writes the lock files from pyproject.toml: light (login node), run (both halves), dev, and for the
+# image cuda (torch with CUDA and the encodec package) and cpu. torch is pinned by version in
+# pyproject.toml and left out of the first three, because its build depends on the platform; its
+# own dependencies are locked. Needs uv. Usage: container/lock.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -18,3 +19,11 @@ compile dev "$work/torch-needs" --extra run --extra dev
 sed -E 's/ *\\$//; /^ +--hash/d' container/dev.lock >"$work/versions"
 compile run "$work/torch-needs" --extra run -c "$work/versions"
 compile light -c "$work/versions"
+
+torch=$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
+echo "$torch" >container/cpu.txt
+printf '%s\n' "$torch" torchaudio 'encodec>=0.1.1' >"$work/cuda.in"
+sed -E 's/ *\\$//; /^ +--hash/d' container/run.lock >"$work/versions"
+uv pip compile "$work/cuda.in" -c "$work/versions" --python-version 3.12 \
+    --python-platform x86_64-manylinux_2_28 --generate-hashes --quiet --no-annotate --no-header \
+    -o container/cuda.lock

@@ -48,7 +48,10 @@ def test_example_config_of_the_how_to_is_valid() -> None:
     assert config.features.modalities == ("video", "audio", "text")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how-to/sherlock.md", "docs/how-to/slurm.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/how-to/sherlock.md", "docs/how-to/slurm.md", "docs/how-to/container.md"],
+)
 def test_commands_of_other_pages_parse(page: str, cli: Cli) -> None:
     """Each command is dry-run, or asked for its help where it has no dry run."""
     found = commands((ROOT / page).read_text(), r"^ {4}(giblet-hpc .*)$")

@@ -48,7 +48,7 @@ def test_the_hidden_message_is_shown_with_cause_and_remedy() -> None:
 
 def test_other_undecodable_bytes_are_left_alone() -> None:
     with pytest.raises(UnicodeDecodeError), nccl.readable():
-        b"caf\xe9 au lait".decode()
+        b"na\xefve".decode()
 
 
 def test_an_unknown_message_is_shown_too() -> None:

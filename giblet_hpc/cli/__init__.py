@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from giblet_hpc import __version__, log
+from giblet_hpc.cli.checking import doctor_command
 from giblet_hpc.cli.clusters import cluster
 from giblet_hpc.cli.common import Group
 from giblet_hpc.cli.configs import config
@@ -62,6 +63,6 @@ def synthesize(folder: Path, trs: str, subjects: int, seed: int) -> None:
 for command in (
     config, submit_command, run_command, status_command, runs_command, logs_command,
     resubmit_command, cancel_command, scores_command, compare_command, reproduce_command,
-    tensorboard_command, drill_command, cluster, image, store,
+    tensorboard_command, drill_command, cluster, image, doctor_command, store,
 ):  # fmt: skip
     main.add_command(command)

@@ -22,7 +22,18 @@ from giblet_hpc.cli.common import (
     set_option,
 )
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs import attempts, cluster, drill, forks, lease, logs, queueing, status, submit
+from giblet_hpc.jobs import (
+    attempts,
+    cluster,
+    doctor,
+    drill,
+    forks,
+    lease,
+    logs,
+    queueing,
+    status,
+    submit,
+)
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.queueing import Size
 from giblet_hpc.jobs.supervisor import StageJob, run_stages
@@ -77,6 +88,7 @@ def prepare(
 @click.option(
     "--sweep", "axes", multiple=True, metavar="FIELD=A,B", help="A run for each value (train)."
 )
+@click.option("--no-checks", is_flag=True, help="Do not look first whether it can work here.")
 @wait_option
 @click.option("--dry-run", is_flag=True, help="Print the scripts and commands and do nothing.")
 @json_option
@@ -97,6 +109,8 @@ def submit_command(what: str, **options: Any) -> None:
         click.echo(_dry_run(stages, profile, size, options))
         return
     paths = _target(options)
+    if "train" in stages and profile.scheduler == "slurm" and not options["no_checks"]:
+        _check_place(paths, profile, size)
     if options["axes"]:
         _sweep(paths, what, profile, size, options)
         return
@@ -105,6 +119,12 @@ def submit_command(what: str, **options: Any) -> None:
         paths, stages, profile=profile, size=size, wait=options["wait"],
         as_json=options["as_json"], **start,
     )  # fmt: skip
+
+
+def _check_place(paths: RunPaths, profile: Cluster, size: Size) -> None:
+    """Refuse what is bound to fail before it waits in a queue."""
+    found = doctor.examine(profile, [paths.root], nodes=size.nodes, gpus=size.gpus, on_node=False)
+    doctor.require_good(found)
 
 
 def _target(options: dict[str, Any]) -> RunPaths:

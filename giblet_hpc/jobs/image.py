@@ -171,3 +171,15 @@ def digest(profile: Cluster, remembered: Path) -> str:
     value = f"sha256:{sha256_file(image)}"
     write_json(remembered, {**key, "digest": value})
     return value
+
+
+def runtime_version(profile: Cluster) -> str:
+    """Return what runs the image, with its version."""
+    try:
+        done = subprocess.run(
+            [profile.runtime, "--version"], capture_output=True, text=True, timeout=ASK_SECONDS,
+            check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return profile.runtime
+    return done.stdout.strip() or profile.runtime

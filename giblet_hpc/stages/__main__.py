@@ -23,6 +23,8 @@ from giblet_hpc.files import write_json
 from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
 
 PR_SET_PDEATHSIG = 1
+WEIGHTS = Path("/opt/weights")
+"""Where the image keeps weights, laid out as a Hugging Face cache."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -114,6 +116,8 @@ def main() -> int:
     log.setup(rank)
     # Concerns speed alone, and comes from every rank.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    if any(WEIGHTS.glob("models--*")) and "HF_HOME" not in os.environ:
+        os.environ.setdefault("HF_HUB_CACHE", str(WEIGHTS))
     paths = RunPaths(arguments.run)
     if rank == 0:
         paths.update_state(stage, part=part, status="running", pid=os.getpid(), reason="", hint="")

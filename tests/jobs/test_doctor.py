@@ -1,0 +1,103 @@
+"""The doctor's findings on machines with known faults."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from giblet_hpc.errors import JobError
+from giblet_hpc.jobs import doctor, fabric
+from giblet_hpc.jobs.cluster import Cluster
+
+A100 = "580.95.05, NVIDIA A100-SXM4-80GB, 81920, 0, No\n"
+RDMA = fabric.Fabric("InfiniBand", (fabric.Port("mlx5_0", 1, "InfiniBand", True, 200),), "ib0")
+
+
+@pytest.fixture
+def nvidia(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for nvidia-smi, whose output is what a test wrote into a file."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n[ -f {tmp_path}/said ] || exit 9\ncat {tmp_path}/said\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return tmp_path / "said"
+
+
+def test_good_gpus(nvidia: Path) -> None:
+    nvidia.write_text(A100 * 4)
+    finding = doctor.gpu_driver(4)
+    assert finding.level == "ok"
+    assert "4 x NVIDIA A100-SXM4-80GB, 80 GiB, driver 580.95.05" in finding.seen
+
+
+@pytest.mark.parametrize(
+    ("said", "level", "words"),
+    [
+        (A100.replace("580.95", "535.10"), "fail", "needs 580.65 or newer"),
+        (A100, "fail", "2 are asked for"),
+        (A100 + A100.replace(" 0, No", " 3, No"), "warn", "memory faults on GPU 1"),
+        (A100 + A100.replace("No", "Yes"), "warn", "memory faults on GPU 1"),
+        (A100 + A100.replace(" 0, No", " [N/A], [N/A]"), "ok", "2 x"),
+    ],
+)
+def test_bad_gpus(nvidia: Path, said: str, level: str, words: str) -> None:
+    nvidia.write_text(said)
+    finding = doctor.gpu_driver(2)
+    assert finding.level == level
+    assert words in finding.seen
+    assert finding.fix or level == "ok"
+
+
+def test_no_gpu(nvidia: Path) -> None:
+    assert doctor.gpu_driver(0).level == "skipped"
+    assert doctor.gpu_driver(1).level == "fail"
+
+
+def test_little_locked_memory_matters_on_rdma_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (65536, 65536))
+    assert doctor.locked_memory(RDMA).level == "fail"
+    assert doctor.locked_memory(fabric.Fabric("Ethernet")).level == "skipped"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, 0))
+    assert doctor.locked_memory(RDMA).level == "ok"
+
+
+def test_dockers_shared_memory_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = SimpleNamespace(f_blocks=16384, f_bavail=16384, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
+    finding = doctor.shared_memory()
+    assert finding.level == "fail"
+    assert "--ipc=host" in finding.fix
+
+
+def test_a_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    finding = doctor.file_system(tmp_path)
+    assert finding.level in ("ok", "warn")
+    assert str(tmp_path) in finding.seen
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written() -> None:
+    finding = doctor.file_system(Path("/proc"))
+    assert finding.level == "fail"
+
+
+def test_a_clock_that_is_off(tmp_path: Path) -> None:
+    finding = doctor._judge_folder(tmp_path, seconds=0.1, skew=90.0)
+    assert finding.level == "warn"
+    assert "+90 s off" in finding.seen
+
+
+def test_what_is_wrong_stops_a_submission(tmp_path: Path) -> None:
+    profile = Cluster(name="c", scheduler="local", image=str(tmp_path / "none.sif"))
+    found = doctor.examine(profile, [tmp_path / "not" / "yet"], nodes=1, gpus=0, on_node=True)
+    assert doctor.worst(found) == "fail"
+    with pytest.raises(JobError, match=r"fail\s+image: there is no .*none.sif") as caught:
+        doctor.require_good(found)
+    assert "--no-checks" in caught.value.hint
+    assert "fix: container/build.sh makes it" in str(caught.value)
