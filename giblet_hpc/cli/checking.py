@@ -8,18 +8,18 @@ from pathlib import Path
 
 import click
 
-from giblet_hpc.cli.common import cluster_option, json_option, runs_option
-from giblet_hpc.jobs import cluster, doctor
+from giblet_hpc.cli.common import cluster_option, json_option, keep_umask, runs_option
+from giblet_hpc.jobs import checkup, cluster, doctor, queueing, submit
 
 
 @click.command("doctor")
 @cluster_option
 @runs_option
+@click.option("--gpus", type=click.IntRange(1), help="GPUs in all that a run is to have.")
+@click.option("--ranks", type=click.IntRange(1), help="Processes in all, where there are no GPUs.")
+@click.option("--nodes", type=click.IntRange(1), help="Nodes. [default: as few as hold the GPUs]")
 @click.option(
-    "--gpus", type=click.IntRange(0), help="GPUs of each node of a job. [default: the profile's]"
-)
-@click.option(
-    "--nodes", type=click.IntRange(1), default=1, show_default=True, help="Nodes of a job."
+    "--job", is_flag=True, help="Also look at nodes and measure between them, by a short job."
 )
 @click.option("--node", "on_node", is_flag=True, help="This is a node of a job, not a login node.")
 @json_option
@@ -27,17 +27,29 @@ def doctor_command(
     cluster_choice: str | None,
     runs: Path,
     gpus: int | None,
-    nodes: int,
+    ranks: int | None,
+    nodes: int | None,
+    job: bool,
     on_node: bool,
     as_json: bool,
 ) -> None:
-    """Look for what would stop a run on this machine; each finding has a remedy.
+    """Look for what would stop a run; each finding has a remedy.
 
-    Exit code 1 when something will not work. On compute nodes: `srun giblet-hpc doctor --node`.
+    On this machine within seconds; with --job on nodes of the cluster too, in the geometry of a run
+    to come. Exit code 1 when something will not work.
     """
     profile = cluster.choose(cluster_choice)
-    wanted = profile.gpus_per_node if gpus is None else gpus
+    size = queueing.size_of(
+        profile, gpus=gpus, ranks=ranks, nodes=nodes, default=submit.default_size(profile)
+    )
     here = on_node or profile.scheduler == "local"
-    found = doctor.examine(profile, [runs], nodes=nodes, gpus=wanted, on_node=here)
+    found: list[doctor.Finding] = []
+    if not (job and here):
+        found = doctor.examine(profile, [runs], nodes=size.nodes, gpus=size.gpus, on_node=here)
+    if job and doctor.worst(found) != "fail":
+        keep_umask()
+        found += checkup.carry_out(
+            profile, size, runs, tell=lambda line: click.echo(line, err=True)
+        )
     click.echo(json.dumps([asdict(f) for f in found]) if as_json else doctor.as_text(found))
     raise SystemExit(1 if doctor.worst(found) == "fail" else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,14 +87,15 @@ def stage_command(
         arguments.append("--rebuild")
     if stage not in PARALLEL_STAGES or geometry.world == 1:
         return [python, "-m", *arguments]
-    return [
-        python,
-        "-m",
-        "giblet_hpc.stages.torchrun",
-        *torchrun_options(geometry),
-        "-m",
-        *arguments,
-    ]
+    return torchrun_command(arguments, geometry, python=python)
+
+
+def torchrun_command(
+    arguments: Sequence[str], geometry: Geometry, *, python: str = sys.executable
+) -> list[str]:
+    """Return the command that runs a module, with its arguments, as all ranks of a node."""
+    options = torchrun_options(geometry)
+    return [python, "-m", "giblet_hpc.stages.torchrun", *options, "-m", *arguments]
 
 
 def torchrun_options(geometry: Geometry) -> list[str]:

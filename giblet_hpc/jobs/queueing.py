@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.jobs import lease, slurm, suspects
@@ -89,8 +89,29 @@ def size_of(
     return Size(each, nodes, each if on_gpus else 0)
 
 
+class Job(Protocol):
+    """What is queued: a callable that submitit pickles, with a folder of its own."""
+
+    @property
+    def run_folder(self) -> str:
+        """Folder that the job belongs to."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What it does, for its name."""
+
+    def __call__(self) -> int:
+        """Do it, on each node."""
+
+
 def parameters(
-    profile: Cluster, jobs: Sequence[StageJob], size: Size, *, after: str, minutes: int
+    profile: Cluster,
+    jobs: Sequence[Job],
+    size: Size,
+    *,
+    after: str,
+    minutes: int,
+    settled: bool = True,
 ) -> dict[str, Any]:
     """Return submitit's parameters of a job, or of an array with a task for each of ``jobs``.
 
@@ -103,6 +124,8 @@ def parameters(
         sbatch's --dependency; empty for none.
     minutes : int
         Walltime.
+    settled : bool
+        Whether the job's script ends with what follows for the run: a requeue, or letting go.
     """
     run = RunPaths(_folder(jobs[0]))
     share = size.gpus / profile.gpus_per_node if profile.gpus_per_node and size.gpus else 1.0
@@ -118,7 +141,7 @@ def parameters(
         "stderr_to_stdout": True,
         "array_parallelism": profile.array_tasks,
         "setup": list(profile.setup),
-        "teardown": [settle],
+        "teardown": [settle] if settled else None,
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -127,7 +150,7 @@ def parameters(
         "exclude": ",".join(suspects.to_leave_out(run, profile, size.nodes)) or None,
         "srun_args": [f"--cpus-per-task={max(1, int(profile.cpus_per_node * share))}"],
         "additional_parameters": {
-            "requeue": True,
+            "requeue" if settled else "no-requeue": True,
             "kill-on-invalid-dep": "yes",
             **profile.options,
         },
@@ -147,11 +170,11 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:64]
 
 
-def _folder(job: StageJob) -> Path:
+def _folder(job: Job) -> Path:
     return Path(job.run_folder)
 
 
-def _executor(jobs: Sequence[StageJob]) -> Any:
+def _executor(jobs: Sequence[Job]) -> Any:
     """Return submitit's executor; it can also write a script where there is no Slurm."""
     import submitit
 
@@ -165,7 +188,7 @@ def _executor(jobs: Sequence[StageJob]) -> Any:
     return Executor(folder=RunPaths(_folder(jobs[0])).jobs, max_num_timeout=UNLIMITED)
 
 
-def script(profile: Cluster, jobs: Sequence[StageJob], size: Size, **choices: Any) -> str:
+def script(profile: Cluster, jobs: Sequence[Job], size: Size, **choices: Any) -> str:
     """Return the sbatch script of a job or array, as it would be submitted."""
     executor = _executor(jobs)
     executor.update_parameters(**parameters(profile, jobs, size, **choices))
@@ -176,9 +199,15 @@ def script(profile: Cluster, jobs: Sequence[StageJob], size: Size, **choices: An
 
 
 def submit(
-    profile: Cluster, jobs: Sequence[StageJob], size: Size, *, after: str, minutes: int
+    profile: Cluster,
+    jobs: Sequence[Job],
+    size: Size,
+    *,
+    after: str,
+    minutes: int,
+    settled: bool = True,
 ) -> list[str]:
-    """Queue a job, or an array with a task for each of ``jobs``.
+    """Queue a job, or an array with a task for each of ``jobs``; see `parameters`.
 
     Returns
     -------
@@ -194,7 +223,9 @@ def submit(
 
     RunPaths(_folder(jobs[0])).jobs.mkdir(parents=True, exist_ok=True)
     executor = _executor(jobs)
-    executor.update_parameters(**parameters(profile, jobs, size, after=after, minutes=minutes))
+    executor.update_parameters(
+        **parameters(profile, jobs, size, after=after, minutes=minutes, settled=settled)
+    )
     try:
         with _outside_of_jobs(), executor.batch(allow_implicit_submissions=False):
             queued = [executor.submit(job) for job in jobs]

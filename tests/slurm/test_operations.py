@@ -146,6 +146,28 @@ def test_detected_profile_is_valid(slurm: SlurmCli) -> None:
     assert "cpus_per_node: 8" in slurm("cluster", "show", str(file)).stdout
 
 
+def test_the_doctor_measures_between_nodes(slurm: SlurmCli) -> None:
+    slurm.runs.mkdir(exist_ok=True)
+    command = ["doctor", "--cluster", str(slurm.profile), "--ranks", "4", "--nodes", "2", "--job"]
+    found = json.loads(slurm(*command, "--json").stdout)
+    assert not [row for row in found if row["level"] == "fail"]
+    seen = [row["seen"] for row in found if row["check"] == "all-reduce"]
+    assert len(seen) == 4
+    assert "1 MiB inside a node by gloo" in seen[0]
+    assert "32 MiB over 4 ranks by gloo" in seen[-1]
+    assert {row["seen"][:3] for row in found if row["check"] == "shared memory"} == {"n1:", "n2:"}
+    # The network was a hundred times as fast once, says the record.
+    record = slurm.runs / ".doctor" / "baselines.json"
+    baselines = json.loads(record.read_text())
+    (best,) = baselines.values()
+    best["all 33554432"] *= 100
+    record.write_text(json.dumps(baselines))
+    again = slurm(*command, check=False)
+    assert again.returncode == 1
+    assert re.search(r"fail\s+all-reduce: 32 MiB over 4 ranks.*; it was", again.stdout)
+    assert slurm("runs").stdout.count(".doctor") == 0
+
+
 USERS = ("giblet-ann", "giblet-ben")
 
 

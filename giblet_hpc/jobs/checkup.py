@@ -1,0 +1,258 @@
+"""The doctor's job: every node's findings, and how fast the nodes' ranks add up tensors.
+
+Runs with the geometry of a run to come, in the same image and with the same variables, so that
+what it finds is what the run would meet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from giblet_hpc.files import read_json, write_json
+from giblet_hpc.jobs import attempts, cluster, doctor, fabric, image, queueing, slurm
+from giblet_hpc.jobs.attempts import Place
+from giblet_hpc.jobs.child import TOKEN, Child
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.doctor import Finding
+from giblet_hpc.jobs.launch import Geometry, stage_environment, torchrun_command
+from giblet_hpc.jobs.queueing import Size
+
+MINUTES = 10
+MEASURE_SECONDS = 300.0
+POLL_SECONDS = 0.5
+FIRST_PORT, PORTS = 10000, 20000
+EXPECTED_SHARE = 0.5
+"""Share of what the network, or an earlier check-up, promises, under which something is wrong."""
+RDMA = ("InfiniBand", "RoCE", "EFA", "Slingshot")
+
+
+@dataclass(frozen=True)
+class NodeCheck:
+    """What a node of the doctor's job does.
+
+    Parameters
+    ----------
+    run_folder : str
+        Folder of this check-up, which all nodes share.
+    ranks : int
+        Processes on each node.
+    gpus : int
+        GPUs on each node.
+    """
+
+    run_folder: str
+    ranks: int
+    gpus: int
+    stages: tuple[str, ...] = ("doctor",)
+
+    def __call__(self) -> int:
+        """Examine this node, then take part in the measurement; return its exit code."""
+        place, folder = attempts.here(), Path(self.run_folder)
+        profile = cluster.load(folder / "cluster.yaml")
+        found = doctor.examine(profile, [folder], nodes=place.nodes, gpus=self.gpus, on_node=True)
+        network = fabric.detect()
+        facts = {
+            "host": place.host, "findings": [asdict(finding) for finding in found],
+            "network": network.network, "gigabits": network.gigabits,
+        }  # fmt: skip
+        write_json(folder / f"node-{place.node}.json", facts)
+        if self.ranks * place.nodes == 1:
+            return 0
+        chosen = fabric.choose(network, nodes=place.nodes, gpus=self.gpus)
+        if profile.fabric == "none":
+            chosen = []
+        code = self._measure(place, profile, {setting.name: setting.value for setting in chosen})
+        write_json(folder / f"node-{place.node}.json", {**facts, "code": code})
+        return code
+
+    def _measure(self, place: Place, profile: Cluster, chosen: Mapping[str, str]) -> int:
+        folder = Path(self.run_folder)
+        number = int(re.sub(r"\D", "", place.job) or "0")
+        geometry = Geometry(
+            self.ranks, nodes=place.nodes, node=place.node, head=place.head,
+            port=FIRST_PORT + number % PORTS, meeting=place.key, host=place.host,
+        )  # fmt: skip
+        settings = {**stage_environment("train", ranks=self.ranks), **chosen, **profile.environment}
+        settings = {name: os.environ.get(name, value) for name, value in settings.items()}
+        token = uuid.uuid4().hex[:24]
+        settings |= {
+            TOKEN: token, "NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET",
+            "NCCL_DEBUG_FILE": str(folder / "nccl.%h.%p.log"),
+        }  # fmt: skip
+        inner = ["giblet_hpc.stages.allreduce", str(folder / "allreduce.json")]
+        with tempfile.TemporaryDirectory(prefix="giblet-") as local:
+            command = torchrun_command(inner, geometry)
+            more: dict[str, str] = {}
+            if profile.image:
+                command, more = image.command(
+                    profile, torchrun_command(inner, geometry, python=image.PYTHON),
+                    binds=[folder], local=Path(local), workdir=folder, settings=settings,
+                )  # fmt: skip
+            with (folder / f"node-{place.node}.log").open("w") as log:
+                child = Child(command, {**os.environ, **settings, **more}, token=token, output=log)
+                end = time.monotonic() + MEASURE_SECONDS
+                while child.code is None and time.monotonic() < end:
+                    time.sleep(POLL_SECONDS)
+                child.end()
+        return child.code or 0
+
+
+def carry_out(
+    profile: Cluster, size: Size, runs: Path, *, tell: Callable[[str], None]
+) -> list[Finding]:
+    """Queue the doctor's job, wait for it, and return what it found.
+
+    Parameters
+    ----------
+    profile : Cluster
+    size : Size
+        Of the run to come.
+    runs : Path
+        Folder of runs; the check-up and what it remembers are kept in ``.doctor`` there.
+    tell : callable
+        Receives lines about the progress.
+
+    Raises
+    ------
+    JobError
+        When Slurm refuses the job, or it does not end in time.
+    """
+    home = runs.resolve() / ".doctor"
+    folder = home / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    cluster.save(profile, folder / "cluster.yaml")
+    check = NodeCheck(str(folder), size.ranks, size.gpus)
+    if profile.scheduler == "local":
+        check()
+        return collect(folder, size, remembered=home / "baselines.json", key=_key(profile, size))
+    (job,) = queueing.submit(profile, [check], size, after="", minutes=MINUTES, settled=False)
+    tell(f"job {job} on {size.nodes} nodes, {size.ranks} ranks each; its files: {folder}")
+    try:
+        _wait(job, tell)
+    except BaseException:
+        slurm.cancel([job])
+        raise
+    return collect(folder, size, remembered=home / "baselines.json", key=_key(profile, size))
+
+
+def _key(profile: Cluster, size: Size) -> str:
+    return f"{profile.name} {profile.partition or 'default'} {size.nodes}x{size.ranks}"
+
+
+def _wait(job: str, tell: Callable[[str], None]) -> None:
+    said = ""
+    while (found := slurm.queued([job])) is None or found:
+        info = next(iter(found.values())) if found else None
+        now = f"{info.state.lower()} {info.waiting_for}".strip() if info else "Slurm is silent"
+        if now != said:
+            tell(now)
+            said = now
+        time.sleep(POLL_SECONDS)
+
+
+def collect(folder: Path, size: Size, *, remembered: Path, key: str) -> list[Finding]:
+    """Return the findings of a finished check-up; what was measured becomes the new baseline.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the check-up.
+    size : Size
+    remembered : Path
+        File with the best bandwidths so far.
+    key : str
+        Under which those of this partition and geometry are.
+    """
+    found = []
+    nodes = {}
+    for node in range(size.nodes):
+        file = folder / f"node-{node}.json"
+        if not file.is_file():
+            found.append(
+                Finding("node", "fail", f"node {node} wrote nothing into {folder}",
+                        f"does every node share that folder? Its log: {folder}/attempts/submitit")
+            )  # fmt: skip
+            continue
+        facts = nodes[node] = read_json(file)
+        for finding in (Finding(**fields) for fields in facts["findings"]):
+            found.append(Finding(**{**asdict(finding), "seen": f"{facts['host']}: {finding.seen}"}))
+    if size.world > 1 and len(nodes) == size.nodes:
+        found += _bandwidths(folder, nodes, remembered=remembered, key=key)
+    return found
+
+
+def _bandwidths(
+    folder: Path, nodes: Mapping[int, Mapping[str, Any]], *, remembered: Path, key: str
+) -> list[Finding]:
+    file = folder / "allreduce.json"
+    failed = [node for node, facts in nodes.items() if facts.get("code")]
+    if failed or not file.is_file():
+        return [
+            Finding("all-reduce", "fail", "the ranks could not add up a tensor together",
+                    f"why is in {folder}/node-{(failed or [0])[0]}.log")
+        ]  # fmt: skip
+    measured = read_json(file)
+    logs = "\n".join(log.read_text(errors="replace") for log in sorted(folder.glob("nccl.*.log")))
+    known = read_json(remembered) if remembered.is_file() else {}
+    best = known.setdefault(key, {})
+    found = judge(measured, nodes[0], set(re.findall(r"Using network (.+)", logs)), best)
+    for row in measured["rows"]:
+        name = f"{row['scope']} {row['bytes']}"
+        best[name] = max(best.get(name, 0.0), row["gigabytes_per_second"])
+    write_json(remembered, known)
+    return found
+
+
+def judge(
+    measured: Mapping[str, Any],
+    node: Mapping[str, Any],
+    transports: set[str],
+    best: Mapping[str, float],
+) -> list[Finding]:
+    """Compare bandwidths with what the network promises and with earlier check-ups.
+
+    Parameters
+    ----------
+    measured : mapping
+        What `giblet_hpc.stages.allreduce` wrote.
+    node : mapping
+        Node 0's record, with ``network`` and ``gigabits``.
+    transports : set of str
+        Networks that NCCL says it uses.
+    best : mapping
+        Highest bandwidth so far, in GB/s, by scope and size.
+    """
+    found = []
+    if node["network"] in RDMA and "Socket" in transports:
+        found.append(
+            Finding("all-reduce", "fail", f"NCCL uses sockets although there is {node['network']}",
+                    "the log of NCCL says why; often memory locking, or a plugin not in the image")
+        )  # fmt: skip
+    for row in measured["rows"]:
+        speed, scope = row["gigabytes_per_second"], row["scope"]
+        where = "inside a node" if scope == "node" else f"over {row['ranks']} ranks"
+        seen = f"{row['bytes'] >> 20} MiB {where} by {measured['backend']}: {speed:.2f} GB/s"
+        large = row["bytes"] == max(r["bytes"] for r in measured["rows"])
+        earlier = best.get(f"{scope} {row['bytes']}", 0.0)
+        promised = node["gigabits"] / 8 if scope == "all" else 0.0
+        if large and speed < EXPECTED_SHARE * earlier:
+            found.append(
+                Finding("all-reduce", "fail", f"{seen}; it was {earlier:.2f} before",
+                        "tell the admin; another pair of nodes may do better")
+            )  # fmt: skip
+        elif large and measured["backend"] == "nccl" and speed < EXPECTED_SHARE * promised:
+            found.append(
+                Finding("all-reduce", "warn", f"{seen}; the network promises {promised:.0f}",
+                        "GPUs and network cards far apart, or sockets: NCCL's logs are kept")
+            )  # fmt: skip
+        else:
+            found.append(Finding("all-reduce", "ok", seen))
+    return found
