@@ -329,6 +329,7 @@ def submit_steps(
     held = lease.take(paths, "slurm")
     every: list[str] = []
     dependency = after
+    noted: tuple[StageJob, ...] = ()
     try:
         for step in steps:
             jobs = tuple(replace(job, lease=held.token) for job in step.jobs)
@@ -336,7 +337,10 @@ def submit_steps(
                 dependency = f"{step.wait}:{_first(every[-1])}"
             ids = submit(profile, jobs, step.size, after=dependency, minutes=step.minutes)
             every += ids
-            _note_queued(paths, jobs, ids)
+            # A successor is the same job once more; the run's state names the first.
+            if jobs != noted:
+                _note_queued(paths, jobs, ids)
+            noted = jobs
         lease.assign(paths, held, tuple(every))
     except BaseException:
         if every:

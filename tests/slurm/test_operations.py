@@ -111,15 +111,30 @@ def test_sweep_as_one_array_and_compare(slurm: SlurmCli, prepared: Prepared) -> 
     assert {row["train"] for row in table} == {"complete"}
 
 
-def test_a_preemption_drill_costs_no_step(slurm: SlurmCli, prepared: Prepared) -> None:
-    prepared("drilled", "train.epochs=400", "train.validate_every=20", "train.checkpoint_every=50")
+@pytest.mark.parametrize(
+    ("fault", "outcome"),
+    [("preempt", "interrupted"), ("walltime", "interrupted"), ("kill-node", "lost")],
+)
+def test_drills(slurm: SlurmCli, prepared: Prepared, fault: str, outcome: str) -> None:
+    """Notice costs no step; a kill costs what was made since the last checkpoint."""
+    # Long enough to be under way when the walltime's notice comes.
+    epochs = 6000 if fault == "walltime" else 500
+    prepared(
+        "drilled", f"train.epochs={epochs}", "train.validate_every=20", "train.checkpoint_every=25"
+    )
     slurm("submit", "train", "--name", "drilled", "--cluster", str(slurm.profile), *TWO)
-    wait_until(lambda: slurm.state("drilled", "train").get("phase", "").startswith("training"))
-    cost = json.loads(slurm("drill", "preempt", "drilled", "--json").stdout)
-    assert cost["outcome"] == "interrupted"
-    assert cost["steps_lost"] == 0
-    assert cost["step_before"] == cost["step_after"] > 0
-    slurm.wait("drilled", "train", "complete")
+    wait_until(lambda: slurm.state("drilled", "train").get("step", 0) > 25)
+    cost = json.loads(slurm("drill", fault, "drilled", "--json").stdout)
+    assert cost["outcome"] == outcome
+    assert cost["step_after"] > 0
+    if fault == "kill-node":
+        assert cost["steps_lost"] >= 0
+        assert cost["step_after"] % 25 == 0, "from a checkpoint"
+    else:
+        assert cost["steps_lost"] == 0
+        assert cost["step_before"] == cost["step_after"]
+    slurm("cancel", "drilled")
+    slurm.wait("drilled", "train", "stopped")
 
 
 def test_status_says_why_a_job_waits(slurm: SlurmCli, prepared: Prepared) -> None:

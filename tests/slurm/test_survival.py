@@ -104,6 +104,26 @@ def test_preempted_three_times_and_out_of_time(
     assert_same_weights(final_weights(slurm, "tried"), undisturbed)
 
 
+def test_a_successor_goes_on_where_nodes_have_no_scontrol(
+    slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
+) -> None:
+    """A chain of jobs queued beforehand; those that are not needed end at once."""
+    prepared("chained", *LENGTH)
+    slurm.profile.write_text(slurm.profile.read_text() + "requeue: successor\nsuccessors: 2\n")
+    job = submit(slurm, "chained")
+    assert len(queue()) == 3
+    wait_until(lambda: step_of(slurm, "chained") > 10)
+    subprocess.run(["scancel", "--signal=TERM", job], check=True)
+    slurm.wait("chained", "train", "complete")
+    facts = [attempt.facts() for attempt in slurm.attempts("chained", "train")]
+    assert [f["outcome"] for f in facts[:2]] == ["interrupted", "complete"]
+    assert len({f["job"] for f in facts[:2]}) == 2, "another job went on"
+    assert facts[1]["step_from"] == facts[0]["step_to"] > 10
+    wait_until(lambda: not queue())
+    assert slurm.state("chained", "train")["status"] == "complete"
+    assert_same_weights(final_weights(slurm, "chained"), undisturbed)
+
+
 def test_a_killed_job_step_is_queued_again(
     slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
 ) -> None:

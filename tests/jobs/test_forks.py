@@ -1,0 +1,95 @@
+"""Runs made from runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from giblet_hpc import config_io
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.files import write_json, write_text
+from giblet_hpc.jobs import forks, lease, submit
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.queueing import Size
+from giblet_hpc.runs import RunPaths
+
+
+@pytest.fixture
+def base(tmp_path: Path, demo_config: str) -> RunPaths:
+    """A run whose preprocess is complete."""
+    paths = RunPaths(tmp_path / "base")
+    paths.create(config_io.load(Path(demo_config)))
+    write_text(paths.split, "[]\n")
+    write_json(paths.inputs, {"parts": {}})
+    paths.update_state("preprocess", status="complete")
+    return paths
+
+
+def test_a_fork_shares_what_preprocess_made(base: RunPaths) -> None:
+    new = forks.fork(base, "faster", forks.changed(base, ["train.lr=0.5"]))
+    assert new.load_config().train.lr == 0.5
+    assert new.stage_state("preprocess") == {
+        **new.stage_state("preprocess"), "status": "complete", "shared_with": "base",
+    }  # fmt: skip
+    assert new.inputs.read_text() == base.inputs.read_text()
+    assert submit.remaining(new, ("preprocess", "train")) == ("train",)
+
+
+def test_a_fork_with_other_features_preprocesses_itself(base: RunPaths) -> None:
+    new = forks.fork(base, "smaller", forks.changed(base, ["features.video.width=8"]))
+    assert submit.remaining(new, ("preprocess", "train")) == ("preprocess", "train")
+
+
+def test_a_fork_may_be_named_again_but_not_changed(base: RunPaths) -> None:
+    forks.fork(base, "other", forks.changed(base, ["train.lr=0.5"]))
+    forks.fork(base, "other", forks.changed(base, ["train.lr=0.5"]))
+    with pytest.raises(ConfigError, match="other"):
+        forks.fork(base, "other", forks.changed(base, ["train.lr=0.25"]))
+
+
+def test_a_replaced_run_is_kept_aside(base: RunPaths) -> None:
+    aside = forks.replace(base)
+    assert aside is not None
+    assert aside.parent.name == ".replaced"
+    assert (aside / "run.yaml").is_file()
+    assert not base.root.exists()
+    assert forks.replace(base) is None
+
+
+def test_a_run_in_use_is_not_replaced(base: RunPaths) -> None:
+    lease.take(base, "local")
+    with pytest.raises(ConfigError, match="is in use") as caught:
+        forks.replace(base)
+    assert caught.value.hint == "giblet-hpc cancel base"
+    assert base.config.is_file()
+
+
+def test_a_sweep_is_every_combination(base: RunPaths) -> None:
+    runs = forks.sweep(base, ["train.epochs=2"], ["train.lr=1e-4,3e-4", "model.bottleneck=8,16"])
+    assert [run.name for run in runs] == [
+        "base-lr-1e-4-bottleneck-8", "base-lr-1e-4-bottleneck-16",
+        "base-lr-3e-4-bottleneck-8", "base-lr-3e-4-bottleneck-16",
+    ]  # fmt: skip
+    assert {run.load_config().train.epochs for run in runs} == {2}
+    assert runs[2].load_config().train.lr == 3e-4
+
+
+@pytest.mark.parametrize("axis", ["train.lr", "train.lr=", "=1,2", "train.lr=[1"])
+def test_an_axis_that_is_none(base: RunPaths, axis: str) -> None:
+    with pytest.raises(ConfigError):
+        forks.sweep(base, [], [axis])
+
+
+def test_a_sweep_cannot_change_what_preprocess_made(base: RunPaths) -> None:
+    with pytest.raises(ConfigError, match=r"what preprocess made: bold\.") as caught:
+        forks.sweep(base, [], ["bold.detrend=true,false"])
+    assert "config of its own" in caught.value.hint
+
+
+def test_partition_and_dependency_reach_the_script(base: RunPaths) -> None:
+    profile = Cluster(name="c", partition="short", requeue="successor", successors=2)
+    text = submit.dry_run(base, ("train",), profile=profile, size=Size(2, 2), after="4711")
+    assert text.count("#SBATCH --partition=short") == 3, "the job and its two successors"
+    assert "#SBATCH --dependency=afterok:4711" in text
+    assert "#SBATCH --dependency=afterany:JOB-1" in text
