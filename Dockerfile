@@ -56,10 +56,11 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         -r /locks/run.lock
 COPY --from=code /wheels /opt/wheels
 RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /opt/wheels/*.whl
-# An empty PYTHONPATH keeps the host's out.
+# An empty PYTHONPATH keeps the host's out, a safe path the packages of the working folder.
 ENV PATH=/opt/giblet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH= \
     PYTHONNOUSERSITE=1 \
+    PYTHONSAFEPATH=1 \
     LANG=C.UTF-8
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -19,6 +19,8 @@ STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
 HEARTBEAT_SECONDS = 5.0
 ATTEMPT = "GIBLET_ATTEMPT"
 """Variable that names the folder of the attempt that a stage's processes belong to."""
+GPUS = "GIBLET_GPUS"
+"""Variable that tells a stage's processes how many GPUs their job has on each node."""
 IMAGE = "GIBLET_IMAGE"
 """Variable that tells a stage's processes the digest of the container image they are in."""
 

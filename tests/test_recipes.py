@@ -45,7 +45,7 @@ def test_nothing_is_baked_that_would_win_over_the_user() -> None:
     assert not names & {"USER", "VOLUME", "CMD"}
     (variables,) = [rest for name, rest in instructions() if name == "ENV"]
     assert {part.split("=")[0] for part in variables.split() if "=" in part} == {
-        "PATH", "PYTHONPATH", "PYTHONNOUSERSITE", "LANG",
+        "PATH", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONSAFEPATH", "LANG",
     }  # fmt: skip
     assert "%environment" not in DEFINITION
     assert "%post" not in DEFINITION, "there is no second recipe"

@@ -63,7 +63,7 @@ def prepare(
                 "--set without --config would change a run's config",
                 hint="--fork NEW makes a new run with the changed settings",
             )
-        return status.choose_run(runs, name)
+        return RunPaths(status.choose_run(runs, name).root.resolve())
     paths = RunPaths((runs / (name or config_file.stem)).resolve())
     paths.create(config_io.load(config_file, overrides))
     return paths

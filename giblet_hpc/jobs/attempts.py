@@ -25,6 +25,8 @@ from giblet_hpc.runs import RunPaths, Stage
 
 JOIN_SECONDS = 300.0
 SILENT_SECONDS = 120.0
+ATTEMPT_ENDS = ("walltime", "SIGUSR2")
+"""Why a stage was asked to stop: its job's time was up."""
 Outcome = Literal["complete", "stopped", "interrupted", "failed", "crashed", "hung", "lost"]
 
 
@@ -231,7 +233,13 @@ def without_progress(attempts: Sequence[Attempt]) -> int:
     count = 0
     for attempt in reversed(attempts):
         facts = attempt.facts()
-        bad = facts.get("outcome") in ("crashed", "hung", "lost")
+        # Other stages keep what they finish without checkpoints.
+        late = (
+            facts.get("stage") == "train"
+            and facts.get("outcome") == "interrupted"
+            and facts.get("why_asked") in ATTEMPT_ENDS
+        )
+        bad = late or facts.get("outcome") in ("crashed", "hung", "lost")
         if not bad or (facts.get("checkpoint_to") or 0) > (facts.get("checkpoint_from") or 0):
             break
         count += 1

@@ -20,6 +20,7 @@ PR_SET_PDEATHSIG = 1
 END_SIGNAL = getattr(signal, launch.END_SIGNAL)
 TERM_SECONDS = 20.0
 STACK_SECONDS = 2.0
+KILL_SECONDS = 60.0
 
 
 class Child:
@@ -88,14 +89,19 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """Kill everything; return when nothing is left."""
-        while left := self.processes():
+        """Kill everything; return when nothing is left, or nothing more can be done.
+
+        A process that waits for a device that is gone cannot be killed.
+        """
+        end = time.monotonic() + KILL_SECONDS
+        while (left := self.processes()) and time.monotonic() < end:
             for process in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             self._process.poll()
             time.sleep(0.05)
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TERM_SECONDS)
 
 
 def _die_with_parent() -> None:

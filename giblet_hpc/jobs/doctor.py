@@ -79,7 +79,9 @@ def examine(
     found = []
     if on_node:
         network = fabric.detect()
-        found += [gpu_driver(gpus), shared_memory(), locked_memory(network)]
+        found += [gpu_driver(gpus), shared_memory()]
+        if nodes > 1 and gpus:
+            found.append(locked_memory(network))
         found += networks(network, nodes=nodes, gpus=gpus)
     every = dict.fromkeys(_existing(folder) for folder in folders)
     found += [file_system(folder) for folder in every]
@@ -120,7 +122,8 @@ def gpu_driver(gpus: int) -> Finding:
 
 def _judge_gpus(rows: Sequence[Sequence[str]], gpus: int) -> Finding:
     driver, name, memory = rows[0][0], rows[0][1], rows[0][2]
-    seen = f"{len(rows)} x {name}, {int(memory) / 1024:.0f} GiB, driver {driver}"
+    size = f", {int(memory) / 1024:.0f} GiB" if memory.isdigit() else ""
+    seen = f"{len(rows)} x {name}{size}, driver {driver}"
     if _version(driver) < _version(MINIMUM_DRIVER):
         return Finding(
             "gpu",
@@ -263,6 +266,14 @@ def scheduler(profile: Cluster) -> Iterator[Finding]:
         yield Finding("slurm", "fail", "the controller does not answer", "try again later")
         return
     nodes = slurm.node_count(profile.partition)
+    if nodes is None or (nodes == 0 and profile.partition is None):
+        yield Finding(
+            "slurm",
+            "warn",
+            "sinfo names no nodes for this profile",
+            "set `partition` in the profile where the site has no default one",
+        )
+        return
     if not nodes:
         yield Finding(
             "slurm",

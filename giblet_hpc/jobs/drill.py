@@ -130,8 +130,10 @@ def kill_here(run_folder: str) -> None:
             environment = (folder / "environ").read_bytes()
         except OSError:
             continue
-        supervisor = b"submitit.core._submit" in arguments and wanted in arguments
-        rank = child.TOKEN.encode() in environment and wanted in arguments
+        # The folder itself, or a file in it: not that of a run whose name only begins alike.
+        ours = any(a == wanted or a.startswith(wanted + b"/") for a in arguments.split(b"\0"))
+        supervisor = b"submitit.core._submit" in arguments and ours
+        rank = child.TOKEN.encode() in environment and ours
         if number != mine and (supervisor or rank):
             os.kill(number, signal.SIGKILL)
 

@@ -18,7 +18,8 @@ from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.runs import RunPaths
 
 PYTHON = "/opt/giblet/bin/python"
-HOME = "/tmp/giblet-home"  # noqa: S108 - a mount point inside the image
+HOME = "/opt/giblet-home"
+"""Where HOME is inside: not under /tmp, over which the host's is mounted."""
 FORWARDED = ("NCCL_", "TORCH_", "GLOO_", "FI_", "UCX_", "CUDA_", "NVIDIA_", "OMP_", "SLURM_",
              "GIBLET_", "MPICH_", "CXI_")  # fmt: skip
 ASK_SECONDS = 30.0

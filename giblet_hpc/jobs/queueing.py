@@ -241,10 +241,11 @@ def submit(
 @contextlib.contextmanager
 def _outside_of_jobs() -> Iterator[None]:
     """Hide what Slurm sets inside jobs, which sbatch would take for options."""
+    inside = "SLURM_JOB_ID" in os.environ
     hidden = {
         name: os.environ.pop(name)
         for name in list(os.environ)
-        if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"
+        if inside and name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"
     }
     try:
         yield

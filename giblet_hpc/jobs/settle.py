@@ -57,17 +57,28 @@ def settle(paths: RunPaths, place: Place) -> int:
 
 def _never_began(paths: RunPaths, place: Place) -> int:
     held = lease.read(paths)
-    if held is not None and place.job in held.jobs:
-        for stage, state in paths.read_state()["stages"].items():
-            if state.get("status") == "queued" and state.get("job") == place.job:
-                paths.update_state(
-                    stage,
-                    status="failed",
-                    reason="the job ended before its supervisor began",
-                    hint=f"its own log: {paths.jobs}/{place.job}_0_log.out",
-                    exit_code=1,
-                )
-        lease.give_back(paths, place.job, all_jobs=True)
+    if held is None or place.job not in held.jobs:
+        return 1
+    states = paths.read_state()["stages"]
+    mine = [
+        stage
+        for stage, state in states.items()
+        if state.get("status") == "queued" and state.get("job") == place.job
+    ]
+    if not mine and states.get("train", {}).get("status") == "complete":
+        # A successor that was not needed; what comes after training waits for it all the same.
+        lease.give_back(paths, place.job, all_jobs=False)
+        return 0
+    for stage in mine:
+        paths.update_state(
+            stage,
+            status="failed",
+            reason="the job ended before its supervisor began",
+            hint=f"its own log: {paths.jobs}/{place.job}_0_log.out",
+            exit_code=1,
+        )
+    # A task of an array leaves the run to the others.
+    lease.give_back(paths, place.job, all_jobs="_" not in place.job)
     return 1
 
 

@@ -268,14 +268,14 @@ def cancel(paths: RunPaths) -> str:
         return f"asked run {paths.name} to stop"
     found = slurm.queued(held.jobs) or {}
     waiting = [job for job, info in found.items() if info.state == "PENDING"]
-    if waiting:
-        slurm.cancel(waiting)
+    gone = bool(waiting) and slurm.cancel(waiting)
+    if gone:
         for stage in STAGES:
             if paths.stage_state(stage).get("job") in waiting:
                 paths.update_state(stage, status="stopped", reason="cancelled while waiting")
-    if len(waiting) == len(found):
+    if gone and len(waiting) == len(found):
         lease.release(paths, held)
-    return f"asked run {paths.name} to stop; {len(waiting)} waiting jobs cancelled"
+    return f"asked run {paths.name} to stop; {len(waiting) if gone else 0} waiting jobs cancelled"
 
 
 def default_size(profile: Cluster) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from giblet_hpc import beacon
-from giblet_hpc.errors import GibletError
+from giblet_hpc.errors import DataError, GibletError
 from giblet_hpc.files import write_json
 from giblet_hpc.jobs import (
     attempts,
@@ -35,7 +35,7 @@ from giblet_hpc.jobs.child import TOKEN, Child
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.launch import Geometry, stage_command, stage_environment
 from giblet_hpc.jobs.watch import Watch
-from giblet_hpc.runs import ATTEMPT, IMAGE, STAGES, RunPaths, Stage
+from giblet_hpc.runs import ATTEMPT, GPUS, IMAGE, STAGES, RunPaths, Stage
 
 POLL_SECONDS = 0.2
 PEER_SECONDS = 60.0
@@ -118,6 +118,13 @@ def run_stages(job: StageJob, place: Place, output: IO[str] | None = None) -> in
     try:
         with noting_signals() as asked:
             for stage in job.stages:
+                status = paths.stage_state(stage, part=job.part).get("status")
+                if stage == "train" and profile.requeue == "successor":
+                    # One of a chain of jobs, whose earlier ones may have settled the matter.
+                    if status == "complete":
+                        continue
+                    if status in ("failed", "stopped"):
+                        return 1
                 supervisor = Supervisor(
                     job, stage, paths=paths, place=place, profile=profile, asked=asked,
                     deadline=deadline, output=output,
@@ -276,7 +283,7 @@ class Supervisor:
         settings = {name: os.environ.get(name, value) for name, value in settings.items()}
         settings |= {
             ATTEMPT: str(attempt.folder), beacon.FOLDER: str(local), TOKEN: token,
-            IMAGE: facts["image"],
+            IMAGE: facts["image"], GPUS: str(job.gpus),
         }  # fmt: skip
         command, more = self._inside(geometry, local, settings)
         attempt.note_node(place.node, command=command)
@@ -324,7 +331,11 @@ class Supervisor:
                 late = self._deadline is not None and time.time() > self._deadline
                 if self._asked or late:
                     watch.ask("walltime" if late else signal.Signals(self._asked[-1]).name)
-                verdict = watch.look()
+                try:
+                    verdict = watch.look()
+                except (OSError, DataError):
+                    # A file system that stumbles is no reason to end ranks that may be fine.
+                    verdict = "fine"
                 if verdict == "hung":
                     child.dump_stacks([process for process, *_ in watch.ranks().values()])
                 if verdict != "fine":

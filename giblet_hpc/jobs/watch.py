@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from giblet_hpc import beacon
 from giblet_hpc.jobs import attempts, child
-from giblet_hpc.jobs.attempts import Attempt, Place
+from giblet_hpc.jobs.attempts import ATTEMPT_ENDS, Attempt, Place
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.runs import RunPaths, Stage
 
@@ -17,6 +17,8 @@ GRACE_SECONDS = 300.0
 START_SECONDS = 2.0
 HEARTBEAT_SECONDS = 5.0
 PEER_FAILED_SECONDS = 30.0
+SETTLE_SECONDS = 30.0
+"""What the job's script needs to queue the job again."""
 RECENT = 50
 Verdict = Literal["fine", "late", "hung", "peer", "superseded"]
 
@@ -49,6 +51,7 @@ class Watch:
         self._place, self._profile, self._local = place, profile, local
         self.why = ""
         self.user_stop = False
+        self._grace = GRACE_SECONDS
         self._asked_at: float | None = None
         self._last_look = 0.0
         self._peer_ended_at: float | None = None
@@ -65,6 +68,10 @@ class Watch:
         if self._asked_at is None:
             self._asked_at = time.monotonic()
             self.why = self.why or why
+            if why in ATTEMPT_ENDS:
+                # Slurm kills the job's script too when the walltime is over.
+                margin = max(START_SECONDS, self._profile.lead_seconds - SETTLE_SECONDS)
+                self._grace = min(GRACE_SECONDS, margin)
             self._attempt.stop.write_text(f"{why}\n")
 
     def look(self) -> Verdict:
@@ -72,7 +79,7 @@ class Watch:
         now = time.monotonic()
         if self._asked_at is not None:
             # What makes no steps, or none yet, has nothing to bring to an end.
-            patience = GRACE_SECONDS if self.ranks() else START_SECONDS
+            patience = self._grace if self.ranks() else START_SECONDS
             if now - self._asked_at > patience:
                 return "late"
         self._progress.see(self.ranks())
@@ -147,11 +154,13 @@ class Progress:
         """Take note of the ranks' positions."""
         step = max((step for _, step, _ in ranks.values()), default=-1)
         now = time.monotonic()
-        if step > self._step:
-            if self._step >= 0:
-                self._durations.append((now - self._last) / (step - self._step))
-                del self._durations[:-RECENT]
-            self._step, self._last = step, now
+        if step == self._step:
+            return
+        # Each fold counts its steps from 0 again.
+        if step > self._step >= 0:
+            self._durations.append((now - self._last) / (step - self._step))
+            del self._durations[:-RECENT]
+        self._step, self._last = step, now
 
     def overdue(self) -> str:
         """Return in words what is overdue; empty when nothing is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from giblet_hpc.errors import JobError
+from giblet_hpc.runs import GPUS
 
 Value = TypeVar("Value")
 
@@ -73,12 +77,23 @@ def world(*, patience: timedelta) -> Iterator[World]:
     ----------
     patience : timedelta
         How long ranks wait for each other before they take one for lost.
+
+    Raises
+    ------
+    JobError
+        When the job was given GPUs that its ranks do not see: nothing falls back to CPUs.
     """
     rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_size
+    if int(os.environ.get(GPUS, "0")) and not gpu:
+        raise JobError(
+            f"this job has GPUs, but its {local_size} ranks on {socket.gethostname()} see "
+            f"{torch.cuda.device_count() if torch.cuda.is_available() else 0}",
+            hint="`giblet-hpc doctor --job` looks at the nodes: drivers, the image, dead GPUs",
+        )
     device = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)

@@ -1,0 +1,76 @@
+"""When a run is taken for hung, and how long a stop may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from giblet_hpc.jobs import watch
+from giblet_hpc.jobs.attempts import Place, begin
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.watch import Progress, Watch
+from giblet_hpc.runs import RunPaths
+from giblet_hpc.training import parallel
+
+PROFILE = Cluster(name="c", hang_seconds=30, hang_factor=20, lead_seconds=60)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that a test sets."""
+    now = [1000.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    return now
+
+
+def pass_steps(progress: Progress, clock: list[float], steps: range) -> None:
+    for step in steps:
+        clock[0] += 1.0
+        progress.see({0: (1, step, "begin")})
+        assert progress.overdue() == ""
+
+
+def test_a_step_that_takes_too_long(clock: list[float]) -> None:
+    progress = Progress(PROFILE)
+    pass_steps(progress, clock, range(100))
+    clock[0] += 31.0
+    progress.see({0: (1, 99, "backward")})
+    assert progress.overdue().startswith("no step for 31 s after step 99; the median is 1.00 s")
+
+
+def test_the_next_fold_begins_from_step_0(clock: list[float]) -> None:
+    progress = Progress(PROFILE)
+    pass_steps(progress, clock, range(100))
+    pass_steps(progress, clock, range(90))
+
+
+def test_a_stop_is_over_before_the_walltime_is(tmp_path: Path, clock: list[float]) -> None:
+    paths = RunPaths(tmp_path / "run")
+    paths.root.mkdir()
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "rank-0").write_text("1 40 begin\n")
+    place = Place("local", "7")
+    for why, seconds in (("SIGTERM", 299.0), ("walltime", 29.0)):
+        attempt = begin(paths, place, "train", {"nodes": 1})
+        looked = Watch(paths, "train", attempt, place=place, profile=PROFILE, local=local)
+        looked.ask(why)
+        clock[0] += seconds
+        assert looked.look() == "fine"
+        clock[0] += 2.0
+        assert looked.look() == "late"
+
+
+def test_ranks_without_the_gpus_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datetime import timedelta
+
+    from giblet_hpc.errors import JobError
+
+    monkeypatch.setenv("GIBLET_GPUS", "4")
+    monkeypatch.setattr(parallel.torch.cuda, "is_available", lambda: False)
+    with (
+        pytest.raises(JobError, match="this job has GPUs"),
+        parallel.world(patience=timedelta(seconds=1)),
+    ):
+        pass
