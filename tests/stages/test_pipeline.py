@@ -180,7 +180,7 @@ def test_killed_preprocess_and_evaluate_go_on(
         if name == "killed":
             process = start(cli, *first)
             commits = store / ".giblet" / "commits"
-            wait_until(lambda c=commits: len(list(c.rglob("*.json"))) >= 8)
+            wait_until(lambda c=commits: len(list(c.rglob("[0-9]*.json"))) >= 8)
             kill_all(process, cli.runs / name)
             kept = {p: p.stat().st_mtime_ns for p in commits.rglob("[0-9]*.json")}
             assert len(kept) >= 8
