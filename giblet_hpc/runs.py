@@ -234,6 +234,12 @@ class RunPaths:
                 hint=f"giblet-hpc submit {stage} --name {self.name}",
             )
 
+    def put_off(self, stage: Stage) -> None:
+        """Say of the stages after a stage that they will not start."""
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            if self.stage_state(later).get("status") == "queued":
+                self.update_state(later, status="not started", job="")
+
 
 class Heartbeat:
     """Writes progress into the state, at most every few seconds.

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from giblet_hpc.cli.common import cluster_option, json_option, keep_umask, runs_option
-from giblet_hpc.jobs import checkup, cluster, doctor, queueing, submit
+from giblet_hpc.jobs import checkup, cluster, doctor, findings, submit
+from giblet_hpc.jobs.size import size_of
 
 
 @click.command("doctor")
@@ -39,17 +40,17 @@ def doctor_command(
     to come. Exit code 1 when something will not work.
     """
     profile = cluster.choose(cluster_choice)
-    size = queueing.size_of(
+    size = size_of(
         profile, gpus=gpus, ranks=ranks, nodes=nodes, default=submit.default_size(profile)
     )
     here = on_node or profile.scheduler == "local"
-    found: list[doctor.Finding] = []
+    found: list[findings.Finding] = []
     if not (job and here):
         found = doctor.examine(profile, [runs], nodes=size.nodes, gpus=size.gpus, on_node=here)
-    if job and doctor.worst(found) != "fail":
+    if job and findings.worst(found) != "fail":
         keep_umask()
         found += checkup.carry_out(
             profile, size, runs, tell=lambda line: click.echo(line, err=True)
         )
-    click.echo(json.dumps([asdict(f) for f in found]) if as_json else doctor.as_text(found))
-    raise SystemExit(1 if doctor.worst(found) == "fail" else 0)
+    click.echo(json.dumps([asdict(f) for f in found]) if as_json else findings.as_text(found))
+    raise SystemExit(1 if findings.worst(found) == "fail" else 0)

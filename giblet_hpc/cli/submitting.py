@@ -27,16 +27,17 @@ from giblet_hpc.jobs import (
     cluster,
     doctor,
     drill,
+    findings,
     forks,
     lease,
     logs,
-    queueing,
     status,
     submit,
 )
 from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.queueing import Size
-from giblet_hpc.jobs.supervisor import StageJob, run_stages
+from giblet_hpc.jobs.size import Size, size_of
+from giblet_hpc.jobs.stagejob import StageJob
+from giblet_hpc.jobs.supervisor import run_stages
 from giblet_hpc.runs import STAGES, RunPaths, Stage
 
 ranks_option = click.option(
@@ -100,7 +101,7 @@ def submit_command(what: str, **options: Any) -> None:
     profile = cluster.choose(options["cluster_choice"])
     if options["partition"]:
         profile = profile.model_copy(update={"partition": options["partition"]})
-    size = queueing.size_of(
+    size = size_of(
         profile, gpus=options["gpus"], ranks=options["ranks"], nodes=options["nodes"],
         default=submit.default_size(profile),
     )  # fmt: skip
@@ -109,7 +110,7 @@ def submit_command(what: str, **options: Any) -> None:
         click.echo(_dry_run(stages, profile, size, options))
         return
     paths = _target(options)
-    if "train" in stages and profile.scheduler == "slurm" and not options["no_checks"]:
+    if "train" in stages and not options["no_checks"]:
         _check_place(paths, profile, size)
     if options["axes"]:
         _sweep(paths, what, profile, size, options)
@@ -123,8 +124,11 @@ def submit_command(what: str, **options: Any) -> None:
 
 def _check_place(paths: RunPaths, profile: Cluster, size: Size) -> None:
     """Refuse what is bound to fail before it waits in a queue."""
-    found = doctor.examine(profile, [paths.root], nodes=size.nodes, gpus=size.gpus, on_node=False)
-    doctor.require_good(found)
+    found = doctor.examine(
+        profile, [paths.root], nodes=size.nodes, gpus=size.gpus,
+        on_node=profile.scheduler == "local",
+    )  # fmt: skip
+    findings.require_good(found)
 
 
 def _target(options: dict[str, Any]) -> RunPaths:
@@ -283,9 +287,9 @@ def resubmit_command(
     keep_umask()
     paths = RunPaths(status.choose_run(runs, name).root.resolve())
     profile = cluster.choose(cluster_choice) if cluster_choice else cluster.of_run(paths)
-    size = submit.last_size(paths)
-    if gpus or ranks or nodes or size is None:
-        size = queueing.size_of(
+    size = submit.size_again(paths, profile, moved=cluster_choice is not None)
+    if gpus or ranks or nodes:
+        size = size_of(
             profile, gpus=gpus, ranks=ranks, nodes=nodes, default=submit.default_size(profile)
         )
     if step:
@@ -319,7 +323,7 @@ def reproduce_command(
     second = forks.repetition(first)
     if submit.remaining(second, STAGES):
         profile = cluster.choose(cluster_choice) if cluster_choice else cluster.of_run(first)
-        size = submit.last_size(first) or Size(1)
+        size = submit.size_again(first, profile, moved=cluster_choice is not None)
         _start(second, STAGES, profile=profile, size=size, wait=wait, as_json=as_json)
         if not wait:
             return

@@ -1,4 +1,4 @@
-"""The doctor's job: every node's findings, and how fast the nodes' ranks add up tensors.
+"""The doctor's job: queueing it, and what its nodes' findings and measurements amount to.
 
 Runs with the geometry of a run to come, in the same image and with the same variables, so that
 what it finds is what the run would meet.
@@ -6,103 +6,27 @@ what it finds is what the run would meet.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from giblet_hpc.files import read_json, write_json
-from giblet_hpc.jobs import attempts, cluster, doctor, fabric, image, queueing, slurm
-from giblet_hpc.jobs.attempts import Place
-from giblet_hpc.jobs.child import TOKEN, Child
+from giblet_hpc.jobs import cluster, queueing, slurm
 from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.doctor import Finding
-from giblet_hpc.jobs.launch import Geometry, stage_environment, torchrun_command
-from giblet_hpc.jobs.queueing import Size
+from giblet_hpc.jobs.findings import Finding
+from giblet_hpc.jobs.nodecheck import NodeCheck
+from giblet_hpc.jobs.queueing import Order
+from giblet_hpc.jobs.size import Size
 
-MINUTES = 10
-MEASURE_SECONDS = 300.0
-POLL_SECONDS = 0.5
-FIRST_PORT, PORTS = 10000, 20000
+MINUTES = 15
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 1.0, 10.0
+SKEW_SECONDS = 5.0
 EXPECTED_SHARE = 0.5
 """Share of what the network, or an earlier check-up, promises, under which something is wrong."""
 RDMA = ("InfiniBand", "RoCE", "EFA", "Slingshot")
-
-
-@dataclass(frozen=True)
-class NodeCheck:
-    """What a node of the doctor's job does.
-
-    Parameters
-    ----------
-    run_folder : str
-        Folder of this check-up, which all nodes share.
-    ranks : int
-        Processes on each node.
-    gpus : int
-        GPUs on each node.
-    """
-
-    run_folder: str
-    ranks: int
-    gpus: int
-    stages: tuple[str, ...] = ("doctor",)
-
-    def __call__(self) -> int:
-        """Examine this node, then take part in the measurement; return its exit code."""
-        place, folder = attempts.here(), Path(self.run_folder)
-        profile = cluster.load(folder / "cluster.yaml")
-        found = doctor.examine(profile, [folder], nodes=place.nodes, gpus=self.gpus, on_node=True)
-        network = fabric.detect()
-        facts = {
-            "host": place.host, "findings": [asdict(finding) for finding in found],
-            "network": network.network, "gigabits": network.gigabits,
-        }  # fmt: skip
-        write_json(folder / f"node-{place.node}.json", facts)
-        if self.ranks * place.nodes == 1:
-            return 0
-        chosen = fabric.choose(network, nodes=place.nodes, gpus=self.gpus)
-        if profile.fabric == "none":
-            chosen = []
-        code = self._measure(place, profile, {setting.name: setting.value for setting in chosen})
-        write_json(folder / f"node-{place.node}.json", {**facts, "code": code})
-        return code
-
-    def _measure(self, place: Place, profile: Cluster, chosen: Mapping[str, str]) -> int:
-        folder = Path(self.run_folder)
-        number = int(re.sub(r"\D", "", place.job) or "0")
-        geometry = Geometry(
-            self.ranks, nodes=place.nodes, node=place.node, head=place.head,
-            port=FIRST_PORT + number % PORTS, meeting=place.key, host=place.host,
-        )  # fmt: skip
-        settings = {**stage_environment("train", ranks=self.ranks), **chosen, **profile.environment}
-        settings = {name: os.environ.get(name, value) for name, value in settings.items()}
-        token = uuid.uuid4().hex[:24]
-        settings |= {
-            TOKEN: token, "NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET",
-            "NCCL_DEBUG_FILE": str(folder / "nccl.%h.%p.log"),
-        }  # fmt: skip
-        inner = ["giblet_hpc.stages.allreduce", str(folder / "allreduce.json")]
-        with tempfile.TemporaryDirectory(prefix="giblet-") as local:
-            command = torchrun_command(inner, geometry)
-            more: dict[str, str] = {}
-            if profile.image:
-                command, more = image.command(
-                    profile, torchrun_command(inner, geometry, python=image.PYTHON),
-                    binds=[folder], local=Path(local), workdir=folder, settings=settings,
-                )  # fmt: skip
-            with (folder / f"node-{place.node}.log").open("w") as log:
-                child = Child(command, {**os.environ, **settings, **more}, token=token, output=log)
-                end = time.monotonic() + MEASURE_SECONDS
-                while child.code is None and time.monotonic() < end:
-                    time.sleep(POLL_SECONDS)
-                child.end()
-        return child.code or 0
 
 
 def carry_out(
@@ -133,7 +57,7 @@ def carry_out(
     if profile.scheduler == "local":
         check()
         return collect(folder, size, remembered=home / "baselines.json", key=_key(profile, size))
-    (job,) = queueing.submit(profile, [check], size, after="", minutes=MINUTES, settled=False)
+    (job,) = queueing.submit(profile, Order([check], size, MINUTES, settled=False))
     tell(f"job {job} on {size.nodes} nodes, {size.ranks} ranks each; its files: {folder}")
     try:
         _wait(job, tell)
@@ -148,14 +72,16 @@ def _key(profile: Cluster, size: Size) -> str:
 
 
 def _wait(job: str, tell: Callable[[str], None]) -> None:
-    said = ""
+    """Return when the job has left the queue; looks ever less often, for the controller's sake."""
+    said, pause = "", FIRST_LOOK_SECONDS
     while (found := slurm.queued([job])) is None or found:
         info = next(iter(found.values())) if found else None
         now = f"{info.state.lower()} {info.waiting_for}".strip() if info else "Slurm is silent"
         if now != said:
             tell(now)
-            said = now
-        time.sleep(POLL_SECONDS)
+            said, pause = now, FIRST_LOOK_SECONDS
+        time.sleep(pause)
+        pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
 
 
 def collect(folder: Path, size: Size, *, remembered: Path, key: str) -> list[Finding]:
@@ -203,12 +129,34 @@ def _bandwidths(
     logs = "\n".join(log.read_text(errors="replace") for log in sorted(folder.glob("nccl.*.log")))
     known = read_json(remembered) if remembered.is_file() else {}
     best = known.setdefault(key, {})
-    found = judge(measured, nodes[0], set(re.findall(r"Using network (.+)", logs)), best)
+    transports = set(re.findall(r"Using network (.+)", logs)) if len(nodes) > 1 else set()
+    found = [*clocks(measured["clocks"]), *judge(measured, nodes[0], transports, best)]
     for row in measured["rows"]:
         name = f"{row['scope']} {row['bytes']}"
         best[name] = max(best.get(name, 0.0), row["gigabytes_per_second"])
     write_json(remembered, known)
     return found
+
+
+def clocks(measured: Mapping[str, float]) -> list[Finding]:
+    """Compare the nodes' clocks, which were read at the same moment.
+
+    Parameters
+    ----------
+    measured : mapping
+        Each host's time, in seconds since the epoch.
+    """
+    if len(measured) < 2:
+        return []
+    ordered = sorted(measured, key=lambda host: measured[host])
+    skew = measured[ordered[-1]] - measured[ordered[0]]
+    seen = f"the clocks of {len(measured)} nodes are at most {skew:.2f} s apart"
+    if skew > SKEW_SECONDS:
+        return [
+            Finding("clocks", "warn", f"{seen}: {ordered[0]} is behind {ordered[-1]}",
+                    "ask the admin about time synchronisation: heartbeats are judged by it")
+        ]  # fmt: skip
+    return [Finding("clocks", "ok", seen)]
 
 
 def judge(

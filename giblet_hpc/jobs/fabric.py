@@ -110,7 +110,7 @@ def detect(root: Path = Path("/"), topology: str | None = None) -> Fabric:
         ports=ports,
         interface=interface,
         high_speed=high_speed,
-        gpu_links=_gpu_links(_ask_topology() if topology is None else topology),
+        gpu_links=_gpu_links(_ask_smi("topo", "-m") if topology is None else topology),
         odd_numa=tuple(_odd_numa(root / "sys/devices/system/node")),
     )  # fmt: skip
 
@@ -161,10 +161,10 @@ def _default_interface(table: Path) -> str:
     return min(routes)[1] if routes else ""
 
 
-def _ask_topology() -> str:
+def _ask_smi(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["nvidia-smi", "topo", "-m"],  # noqa: S607 - the driver's, wherever it is
+            ["nvidia-smi", *arguments],  # noqa: S607 - the driver's, wherever it is
             capture_output=True, text=True, timeout=ASK_SECONDS, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
@@ -173,15 +173,37 @@ def _ask_topology() -> str:
 
 
 def _gpu_links(topology: str) -> str:
-    """Return how GPUs are linked, from nvidia-smi's matrix, whose rows begin with GPUn."""
-    topology = re.sub(r"\x1b\[[0-9;]*m", "", topology)
-    rows = [
-        line.split() for line in topology.splitlines() if re.match(r"\s*GPU\d+\s+(?!GPU)", line)
-    ]
+    """Return how GPUs are linked; empty when there are not two."""
+    rows = _matrix(topology)
     if len(rows) < 2:
         return ""
-    between = [cell for row in rows for cell in row[1 : 1 + len(rows)] if cell != "X"]
+    between = [cell for cells in rows for cell in cells if cell != "X"]
     return "NVLink" if all(re.match(r"NV\d+", cell) for cell in between) else "PCIe"
+
+
+def blocked_peers(matrix: str | None = None) -> list[str]:
+    """Return the pairs of GPUs that cannot read each other's memory, such as ``0-1 (CNS)``.
+
+    Parameters
+    ----------
+    matrix : str, optional
+        What ``nvidia-smi topo -p2p r`` prints; by default it is asked. ``OK`` stands for a pair
+        that can, letters for why not.
+    """
+    text = _ask_smi("topo", "-p2p", "r") if matrix is None else matrix
+    found = []
+    for row, cells in enumerate(_matrix(text)):
+        for column, cell in enumerate(cells):
+            if column > row and cell not in ("OK", "X"):
+                found.append(f"{row}-{column} ({cell})")
+    return found
+
+
+def _matrix(text: str) -> list[list[str]]:
+    """Return the cells of nvidia-smi's matrix of GPUs, whose rows begin with GPUn."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    rows = [line.split() for line in text.splitlines() if re.match(r"\s*GPU\d+\s+(?!GPU)", line)]
+    return [row[1 : 1 + len(rows)] for row in rows]
 
 
 def _odd_numa(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.runs import RunPaths
 
 PYTHON = "/opt/giblet/bin/python"
+HOST_PYTHON = sys.executable
 HOME = "/opt/giblet-home"
 """Where HOME is inside: not under /tmp, over which the host's is mounted."""
 FORWARDED = ("NCCL_", "TORCH_", "GLOO_", "FI_", "UCX_", "CUDA_", "NVIDIA_", "OMP_", "SLURM_",
              "GIBLET_", "MPICH_", "CXI_")  # fmt: skip
+INFINIBAND = Path("/dev/infiniband")
+NCCL_CONF = Path("/etc/nccl.conf")
 ASK_SECONDS = 30.0
 
 
@@ -33,6 +37,7 @@ def command(
     local: Path,
     workdir: Path,
     settings: Mapping[str, str],
+    gpus: int = 0,
 ) -> tuple[list[str], dict[str, str]]:
     """Return the command that runs another one in a profile's image, and variables it needs.
 
@@ -45,12 +50,14 @@ def command(
     binds : iterable of Path
         Folders of the host that are needed inside under the same names.
     local : Path
-        Folder on this node's disk; the image's HOME is made in it, so that nothing of the user's
-        own leaks in and nothing is written there.
+        Folder on this node's disk; the image's HOME and TMPDIR are made in it, so that nothing of
+        the user's own leaks in and nothing is written there.
     workdir : Path
         Working folder inside.
     settings : mapping
         Variables that count inside, whatever the image itself sets.
+    gpus : int
+        GPUs that the command is to see; also those of the profile's nodes, without a number.
 
     Raises
     ------
@@ -65,27 +72,45 @@ def command(
             hint="a `module load` line in the profile's setup may be missing",
         )
     mounts = [*mounts_of([local, *binds]), *profile.binds]
-    home = local / "home"
-    home.mkdir(exist_ok=True)
+    if NCCL_CONF.is_file() and not any(str(NCCL_CONF) in mount for mount in mounts):
+        # What the admin wrote for all jobs; a variable still wins over it.
+        mounts.append(f"{NCCL_CONF}:{NCCL_CONF}:ro")
+    home, temporary = local / "home", local / "tmp"
+    for folder in (home, temporary):
+        folder.mkdir(exist_ok=True)
     # The user's own values travel too: what a site exports about its network has to get in.
-    chosen = {n: v for n, v in os.environ.items() if n.startswith(FORWARDED)} | dict(settings)
+    chosen = {n: v for n, v in os.environ.items() if n.startswith(FORWARDED)}
+    chosen |= {**settings, "TMPDIR": str(temporary)}
+    seen = bool(gpus or profile.gpus_per_node)
     if profile.runtime == "apptainer":
-        flags = ["--nv"] if profile.gpus_per_node else []
+        flags = ["--nv"] if seen else []
         flags += ["--home", f"{home}:{HOME}", "--pwd", str(workdir)]
         flags += [part for mount in mounts for part in ("--bind", mount)]
         entered = [program, "--silent", "exec", *flags, profile.image, *inner]
         return entered, {f"APPTAINERENV_{name}": value for name, value in chosen.items()}
-    flags = ["--rm", "--network=host", "--ipc=host", "--pid=host", "--ulimit=memlock=-1"]
-    flags += ["--userns=keep-id"] if profile.runtime == "podman" else []
-    flags += [f"--user={os.getuid()}:{os.getgid()}", f"--workdir={workdir}"]
-    if profile.gpus_per_node:
-        docker = profile.runtime == "docker"
-        flags.append("--gpus=all" if docker else "--device=nvidia.com/gpu=all")
+    flags = [*_engine_flags(profile.runtime, gpus=seen), f"--workdir={workdir}"]
     flags += [f"--volume={m if ':' in m else f'{m}:{m}'}" for m in (*mounts, f"{home}:{HOME}")]
     # By name alone: values stay out of the process list.
     flags += [f"--env={name}" for name in sorted({*chosen, "HOME"})]
     entered = [program, "run", *flags, f"--entrypoint={inner[0]}", profile.image, *inner[1:]]
     return entered, {**chosen, "HOME": HOME}
+
+
+def _engine_flags(runtime: str, *, gpus: bool) -> list[str]:
+    """Return what makes docker or podman as open to the host as Apptainer is."""
+    flags = ["--rm", "--network=host", "--ipc=host", "--pid=host"]
+    # Folders of the user's must not get labels that only this container may read.
+    flags += ["--security-opt=label=disable", f"--user={os.getuid()}:{os.getgid()}"]
+    if runtime == "docker":
+        flags += [f"--group-add={group}" for group in sorted(set(os.getgroups()) - {os.getgid()})]
+    elif os.getuid():
+        flags += ["--userns=keep-id", "--group-add=keep-groups"]
+    if gpus:
+        flags.append("--gpus=all" if runtime == "docker" else "--device=nvidia.com/gpu=all")
+    if INFINIBAND.exists():
+        # RDMA registers memory, for which it has to be locked.
+        flags += [f"--device={INFINIBAND}", "--ulimit=memlock=-1"]
+    return flags
 
 
 def mounts_of(folders: Iterable[Path]) -> list[str]:

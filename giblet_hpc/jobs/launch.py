@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,3 +163,14 @@ def default_ranks() -> int:
     if visible is not None:
         return max(1, len([part for part in visible.split(",") if part.strip()]))
     return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+def free_port() -> int:
+    """Return a port that is free on this node now, outside the range that systems hand out."""
+    start = int(hashlib.sha256(f"{time.time()}{os.getpid()}".encode()).hexdigest()[:6], 16)
+    for offset in range(1000):
+        port = 10000 + (start + offset) % 20000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise AssertionError("a thousand ports in a row are taken")

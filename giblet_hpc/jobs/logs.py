@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from giblet_hpc.errors import ConfigError
+from giblet_hpc.jobs import cluster
 from giblet_hpc.jobs.attempts import all_attempts
 from giblet_hpc.runs import RunPaths
+
+LOOK_SECONDS = {"local": 0.5, "slurm": 5.0}
+"""Between looks, of which each may ask Slurm's controller."""
 
 
 def log_files(paths: RunPaths, node: int = 0) -> list[Path]:
@@ -37,7 +41,6 @@ def follow(
     known: set[Path],
     ended: Callable[[], bool],
     node: int = 0,
-    seconds: float = 0.5,
 ) -> Iterator[str]:
     """Yield text as it is written to logs that are not in ``known``, until the job has ended.
 
@@ -50,9 +53,8 @@ def follow(
         Whether the job is over.
     node : int
         Which node's logs.
-    seconds : float
-        Between looks.
     """
+    seconds = LOOK_SECONDS[cluster.of_run(paths).scheduler]
     positions: dict[Path, int] = {}
     while True:
         last_look = ended()

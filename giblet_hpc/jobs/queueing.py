@@ -12,81 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.errors import JobError
 from giblet_hpc.jobs import lease, slurm, suspects
-from giblet_hpc.jobs.cluster import Cluster, minutes_of
-from giblet_hpc.jobs.supervisor import StageJob
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.size import Size, walltime
+from giblet_hpc.jobs.stagejob import StageJob
 from giblet_hpc.runs import RunPaths, Stage
 
 UNLIMITED = 10**6
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of the cluster a parallel stage gets.
-
-    Parameters
-    ----------
-    ranks : int
-        Processes on each node.
-    nodes : int
-    gpus : int
-        GPUs on each node.
-    """
-
-    ranks: int
-    nodes: int = 1
-    gpus: int = 0
-
-    @property
-    def world(self) -> int:
-        """Processes on all nodes."""
-        return self.ranks * self.nodes
-
-
-def size_of(
-    profile: Cluster, *, gpus: int | None, ranks: int | None, nodes: int | None, default: int
-) -> Size:
-    """Return how a stage is spread over nodes.
-
-    Parameters
-    ----------
-    profile : Cluster
-    gpus, ranks : int, optional
-        GPUs or processes in all.
-    nodes : int, optional
-        By default as few as hold the GPUs.
-    default : int
-        Processes when neither is given.
-
-    Raises
-    ------
-    ConfigError
-        When the nodes cannot be filled evenly, or have no GPUs.
-    """
-    if gpus and ranks and gpus != ranks:
-        raise ConfigError("--gpus and --ranks differ: each GPU has a process of its own")
-    if profile.scheduler == "local":
-        if nodes and nodes > 1:
-            raise ConfigError("--nodes needs a cluster; this is one machine")
-        return Size(ranks or gpus or default)
-    if gpus and not profile.gpus_per_node:
-        raise ConfigError(
-            f"--gpus {gpus}: cluster {profile.name} has no GPUs, says its profile",
-            hint="set gpus_per_node in the profile, or give --ranks",
-        )
-    total = gpus or ranks or profile.gpus_per_node or 1
-    on_gpus = bool(profile.gpus_per_node) and (gpus is not None or ranks is None)
-    if nodes is None:
-        nodes = -(-total // profile.gpus_per_node) if on_gpus else 1
-    if total % nodes:
-        raise ConfigError(f"{total} processes do not spread evenly over {nodes} nodes")
-    each = total // nodes
-    if on_gpus and each > profile.gpus_per_node:
-        raise ConfigError(
-            f"{each} GPUs a node: the nodes of {profile.name} have {profile.gpus_per_node}"
-        )
-    return Size(each, nodes, each if on_gpus else 0)
 
 
 class Job(Protocol):
@@ -104,53 +37,58 @@ class Job(Protocol):
         """Do it, on each node."""
 
 
-def parameters(
-    profile: Cluster,
-    jobs: Sequence[Job],
-    size: Size,
-    *,
-    after: str,
-    minutes: int,
-    settled: bool = True,
-) -> dict[str, Any]:
-    """Return submitit's parameters of a job, or of an array with a task for each of ``jobs``.
+@dataclass(frozen=True)
+class Order:
+    """What is asked of Slurm: a job, or an array with a task for each of several.
 
     Parameters
     ----------
-    profile : Cluster
-    jobs : sequence of StageJob
+    jobs : sequence of Job
     size : Size
-    after : str
-        sbatch's --dependency; empty for none.
     minutes : int
         Walltime.
+    after : str
+        sbatch's --dependency; empty for none.
     settled : bool
         Whether the job's script ends with what follows for the run: a requeue, or letting go.
     """
+
+    jobs: Sequence[Job]
+    size: Size
+    minutes: int
+    after: str = ""
+    settled: bool = True
+
+
+def parameters(profile: Cluster, order: Order) -> dict[str, Any]:
+    """Return submitit's parameters of an order."""
+    jobs, size = order.jobs, order.size
     run = RunPaths(_folder(jobs[0]))
     share = size.gpus / profile.gpus_per_node if profile.gpus_per_node and size.gpus else 1.0
+    cores = max(1, int(profile.cpus_per_node * share))
     folders = list(dict.fromkeys(job.run_folder for job in jobs))
     settle = shlex.join([sys.executable, "-m", "giblet_hpc.jobs.settle", *folders])
     wanted: dict[str, Any] = {
         "job_name": safe_name(f"giblet-{run.name}-{jobs[0].stages[0]}"),
-        "time": minutes,
+        "time": order.minutes,
         "nodes": size.nodes,
         "ntasks_per_node": 1,
-        "cpus_per_task": max(1, int(profile.cpus_per_node * share)),
+        "cpus_per_task": cores,
         "signal_delay_s": profile.lead_seconds,
         "stderr_to_stdout": True,
         "array_parallelism": profile.array_tasks,
         "setup": list(profile.setup),
-        "teardown": [settle] if settled else None,
+        "teardown": [settle] if order.settled else None,
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,
         "constraint": profile.constraint,
-        "dependency": after or None,
+        "dependency": order.after or None,
         "exclude": ",".join(suspects.to_leave_out(run, profile, size.nodes)) or None,
-        "srun_args": [f"--cpus-per-task={max(1, int(profile.cpus_per_node * share))}"],
+        # Supervisors end each other themselves, and need a while to say why.
+        "srun_args": [f"--cpus-per-task={cores}", "--kill-on-bad-exit=0", "--wait=0"],
         "additional_parameters": {
-            "requeue" if settled else "no-requeue": True,
+            "requeue" if order.settled else "no-requeue": True,
             "kill-on-invalid-dep": "yes",
             **profile.options,
         },
@@ -188,26 +126,18 @@ def _executor(jobs: Sequence[Job]) -> Any:
     return Executor(folder=RunPaths(_folder(jobs[0])).jobs, max_num_timeout=UNLIMITED)
 
 
-def script(profile: Cluster, jobs: Sequence[Job], size: Size, **choices: Any) -> str:
-    """Return the sbatch script of a job or array, as it would be submitted."""
-    executor = _executor(jobs)
-    executor.update_parameters(**parameters(profile, jobs, size, **choices))
-    if len(jobs) > 1:
-        executor.parameters["map_count"] = len(jobs)
+def script(profile: Cluster, order: Order) -> str:
+    """Return the sbatch script of an order, as it would be submitted."""
+    executor = _executor(order.jobs)
+    executor.update_parameters(**parameters(profile, order))
+    if len(order.jobs) > 1:
+        executor.parameters["map_count"] = len(order.jobs)
     text: str = executor._make_submission_file_text(executor._submitit_command_str, "")
     return text.rstrip() + "\n"
 
 
-def submit(
-    profile: Cluster,
-    jobs: Sequence[Job],
-    size: Size,
-    *,
-    after: str,
-    minutes: int,
-    settled: bool = True,
-) -> list[str]:
-    """Queue a job, or an array with a task for each of ``jobs``; see `parameters`.
+def submit(profile: Cluster, order: Order) -> list[str]:
+    """Queue an order.
 
     Returns
     -------
@@ -221,14 +151,12 @@ def submit(
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    RunPaths(_folder(jobs[0])).jobs.mkdir(parents=True, exist_ok=True)
-    executor = _executor(jobs)
-    executor.update_parameters(
-        **parameters(profile, jobs, size, after=after, minutes=minutes, settled=settled)
-    )
+    RunPaths(_folder(order.jobs[0])).jobs.mkdir(parents=True, exist_ok=True)
+    executor = _executor(order.jobs)
+    executor.update_parameters(**parameters(profile, order))
     try:
         with _outside_of_jobs(), executor.batch(allow_implicit_submissions=False):
-            queued = [executor.submit(job) for job in jobs]
+            queued = [executor.submit(job) for job in order.jobs]
         return [str(job.job_id) for job in queued]
     except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:
         lines = [line for line in str(error).splitlines() if "sbatch" in line]
@@ -263,6 +191,10 @@ class Step:
     """How it waits for the step before: `afterok` or `afterany`."""
     minutes: int
 
+    def order(self, after: str) -> Order:
+        """Return what to ask of Slurm, with sbatch's --dependency."""
+        return Order(self.jobs, self.size, self.minutes, after=after)
+
 
 def steps_of(
     paths: RunPaths,
@@ -293,7 +225,7 @@ def steps_of(
     rebuild : bool
         Replace parts that were made with other settings.
     """
-    minutes = minutes_of(time) if time else profile.minutes
+    minutes = walltime(profile, time)
     base = StageJob(str(paths.root), (), 1, minutes=minutes, rebuild=rebuild)
     steps = []
     for stage in stages:
@@ -332,11 +264,12 @@ def submit_steps(
     dependency = after
     noted: tuple[StageJob, ...] = ()
     try:
-        for step in steps:
-            jobs = tuple(replace(job, lease=held.token) for job in step.jobs)
+        for planned in steps:
+            jobs = tuple(replace(job, lease=held.token) for job in planned.jobs)
+            step = replace(planned, jobs=jobs)
             if every:
                 dependency = f"{step.wait}:{_first(every[-1])}"
-            ids = submit(profile, jobs, step.size, after=dependency, minutes=step.minutes)
+            ids = submit(profile, step.order(dependency))
             every += ids
             # A successor is the same job once more; the run's state names the first.
             if jobs != noted:
@@ -373,7 +306,7 @@ def submit_runs(
     JobError
         When somebody else holds a run, or Slurm refuses.
     """
-    minutes = minutes_of(time) if time else profile.minutes
+    minutes = walltime(profile, time)
     held: list[lease.Lease] = []
     try:
         for paths in runs:
@@ -385,7 +318,7 @@ def submit_runs(
             )
             for paths, own in zip(runs, held, strict=True)
         ]  # fmt: skip
-        ids = submit(profile, jobs, size, after="", minutes=minutes)
+        ids = submit(profile, Order(jobs, size, minutes))
     except BaseException:
         for paths, own in zip(runs, held, strict=False):
             lease.release(paths, own)

@@ -17,7 +17,6 @@ from pathlib import Path
 from giblet_hpc.jobs import attempts, cluster, lease, slurm, suspects
 from giblet_hpc.jobs.attempts import Attempt, Place
 from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.supervisor import put_off
 from giblet_hpc.runs import RunPaths, Stage
 
 NO_PROGRESS_LIMIT = 2
@@ -133,7 +132,7 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, profile: Cluster
 def _give_up(paths: RunPaths, place: Place, stage: Stage, part: str) -> None:
     """Let go of the run; a part of preprocess leaves that to the job after it."""
     if not part:
-        put_off(paths, stage)
+        paths.put_off(stage)
     lease.give_back(paths, place.job, all_jobs=not part)
 
 

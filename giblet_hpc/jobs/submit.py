@@ -18,8 +18,8 @@ from giblet_hpc.files import write_json, write_text
 from giblet_hpc.jobs import cluster, image, lease, queueing, sharing, slurm
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.launch import Geometry, default_ranks, stage_command, stage_environment
-from giblet_hpc.jobs.queueing import Size
-from giblet_hpc.jobs.supervisor import StageJob
+from giblet_hpc.jobs.size import Size, size_of
+from giblet_hpc.jobs.stagejob import StageJob
 from giblet_hpc.runs import STAGES, RunPaths, Stage
 from giblet_hpc.subjects import preprocess_parts
 
@@ -105,8 +105,9 @@ def submit(
     if profile.scheduler == "local":
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         job = StageJob(
-            str(paths.root), tuple(stages), size.ranks, cuda_devices=devices, rebuild=rebuild
-        )
+            str(paths.root), tuple(stages), size.ranks, gpus=size.gpus, cuda_devices=devices,
+            rebuild=rebuild,
+        )  # fmt: skip
         return [submit_local(job)]
     steps = queueing.steps_of(
         paths, stages, profile=profile, size=size, parts=missing_parts(paths, rebuild=rebuild),
@@ -202,9 +203,7 @@ def dry_run(
     texts = []
     dependency = f"afterok:{after}" if after else ""
     for number, step in enumerate(steps, start=1):
-        script = queueing.script(
-            profile, step.jobs, step.size, after=dependency, minutes=step.minutes
-        )
+        script = queueing.script(profile, step.order(dependency))
         stage = step.jobs[0].stages[0]
         what = ", ".join(filter(None, (job.part for job in step.jobs))) or stage
         texts.append(f"### job {number} of {len(steps)}: {stage} ({what})\n{script}")
@@ -291,13 +290,30 @@ def planned_parts(config: RunConfig) -> list[str]:
         return []
 
 
-def last_size(paths: RunPaths) -> Size | None:
-    """Return how the run's parallel stages were last to be spread; None when nobody said."""
-    for stage in ("train", "evaluate"):
-        state = paths.stage_state(stage)
-        if "ranks" in state:
-            return Size(state["ranks"], state.get("nodes", 1), state.get("gpus", 0))
-    return None
+def size_again(paths: RunPaths, profile: Cluster, *, moved: bool) -> Size:
+    """Return how to spread a run's parallel stages once more.
+
+    Parameters
+    ----------
+    paths : RunPaths
+    profile : Cluster
+    moved : bool
+        Whether the run goes to another cluster than before: as many processes as it had, spread
+        as its nodes can hold them. Where nobody said how many, the profile's default.
+    """
+    states = [paths.stage_state(stage) for stage in ("train", "evaluate")]
+    state = next((state for state in states if "ranks" in state), None)
+    world = None
+    if state is not None:
+        last = Size(state["ranks"], state.get("nodes", 1), state.get("gpus", 0))
+        if not moved:
+            return last
+        world = last.world
+    on_gpus = bool(profile.gpus_per_node)
+    return size_of(
+        profile, gpus=world if on_gpus else None, ranks=None if on_gpus else world, nodes=None,
+        default=default_size(profile),
+    )  # fmt: skip
 
 
 def go_back(paths: RunPaths, step: int) -> None:

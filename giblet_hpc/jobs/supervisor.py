@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import signal
@@ -11,92 +10,34 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO
 
-from giblet_hpc import beacon
 from giblet_hpc.errors import DataError, GibletError
 from giblet_hpc.files import write_json
 from giblet_hpc.jobs import (
     attempts,
     cluster,
-    fabric,
     image,
     lease,
     provenance,
     sharing,
     slurm,
+    start,
     triage,
 )
 from giblet_hpc.jobs.attempts import Attempt, Outcome, Place
-from giblet_hpc.jobs.child import TOKEN, Child
+from giblet_hpc.jobs.child import Child
 from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.launch import Geometry, stage_command, stage_environment
+from giblet_hpc.jobs.launch import free_port
+from giblet_hpc.jobs.stagejob import StageJob
 from giblet_hpc.jobs.watch import Watch
-from giblet_hpc.runs import ATTEMPT, GPUS, IMAGE, STAGES, RunPaths, Stage
+from giblet_hpc.runs import RunPaths, Stage
 
 POLL_SECONDS = 0.2
 PEER_SECONDS = 60.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-
-
-@dataclass(frozen=True)
-class StageJob:
-    """What a scheduler runs on each node: a run's stages, until one does not finish.
-
-    Holds plain values only, so that it can be pickled without importing anything heavy.
-
-    Parameters
-    ----------
-    run_folder : str
-    stages : tuple of str
-    ranks : int
-        Processes of train and evaluate on each node.
-    nodes : int
-    part : str
-        For preprocess: the one part to make.
-    rebuild : bool
-        For preprocess: replace parts made with other settings.
-    lease : str
-        Token of the lease that the submission took.
-    minutes : int
-        Walltime of the job; 0 for no end.
-    gpus : int
-        GPUs asked for on each node.
-    """
-
-    run_folder: str
-    stages: tuple[Stage, ...]
-    ranks: int
-    nodes: int = 1
-    part: str = ""
-    rebuild: bool = False
-    lease: str = ""
-    minutes: int = 0
-    gpus: int = 0
-    cuda_devices: str | None = None
-    """The submitter's CUDA_VISIBLE_DEVICES, which submitit's local executor replaces."""
-
-    def __call__(self) -> int:
-        """Run the stages; return 0 when all are complete.
-
-        Raises
-        ------
-        SystemExit
-            With code 1, in a Slurm job whose stages are not complete: jobs that depend on it must
-            not start.
-        """
-        place = attempts.here()
-        if place.scheduler == "local":
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            if self.cuda_devices is not None:
-                os.environ["CUDA_VISIBLE_DEVICES"] = self.cuda_devices
-        code = run_stages(self, place)
-        if code and place.scheduler == "slurm":
-            raise SystemExit(code)
-        return code
+SETTLED = ("complete", "failed", "stopped")
 
 
 def run_stages(job: StageJob, place: Place, output: IO[str] | None = None) -> int:
@@ -114,24 +55,17 @@ def run_stages(job: StageJob, place: Place, output: IO[str] | None = None) -> in
     if profile.group:
         os.umask(sharing.PRIVATE_UMASK)
     held = lease.claim(paths, job.lease, place) if place.node == 0 else None
-    deadline = time.time() + 60 * job.minutes - profile.lead_seconds if job.minutes else None
+    deadline = deadline_of(job, profile, os.environ)
     try:
         with noting_signals() as asked:
             for stage in job.stages:
-                status = paths.stage_state(stage, part=job.part).get("status")
-                if stage == "train" and profile.requeue == "successor":
-                    # One of a chain of jobs, whose earlier ones may have settled the matter.
-                    if status == "complete":
-                        continue
-                    if status in ("failed", "stopped"):
-                        return 1
-                supervisor = Supervisor(
+                outcome = _settled_before(paths, stage, profile) or Supervisor(
                     job, stage, paths=paths, place=place, profile=profile, asked=asked,
                     deadline=deadline, output=output,
-                )  # fmt: skip
-                if supervisor.run() != "complete":
+                ).run()  # fmt: skip
+                if outcome != "complete":
                     if place.scheduler == "local":
-                        put_off(paths, stage)
+                        paths.put_off(stage)
                     return 1
     finally:
         if held is not None and place.scheduler == "local":
@@ -139,11 +73,23 @@ def run_stages(job: StageJob, place: Place, output: IO[str] | None = None) -> in
     return 0
 
 
-def put_off(paths: RunPaths, stage: Stage) -> None:
-    """Say of the stages after a stage that they will not start."""
-    for later in STAGES[STAGES.index(stage) + 1 :]:
-        if paths.stage_state(later).get("status") == "queued":
-            paths.update_state(later, status="not started", job="")
+def deadline_of(job: StageJob, profile: Cluster, environment: Mapping[str, str]) -> float | None:
+    """Return when the stages of a job are asked to stop, in seconds since the epoch; None: never.
+
+    Newer versions of Slurm say when the job ends; else it began when this did, nearly.
+    """
+    if not job.minutes:
+        return None
+    end = environment.get("SLURM_JOB_END_TIME", "")
+    return (float(end) if end else time.time() + 60 * job.minutes) - profile.lead_seconds
+
+
+def _settled_before(paths: RunPaths, stage: Stage, profile: Cluster) -> str:
+    """Return how an earlier job of a chain has settled training; empty when it has not."""
+    if stage != "train" or profile.requeue != "successor":
+        return ""
+    status = paths.stage_state(stage).get("status", "")
+    return status if status in SETTLED else ""
 
 
 @contextlib.contextmanager
@@ -208,9 +154,15 @@ class Supervisor:
         code = -1
         try:
             with self._log(attempt) as log:
-                code = self._follow(self._start(attempt, local, log), watch)
-        except GibletError as error:
-            self._note_mistake(attempt, error)
+                if place.node == 0:
+                    self._identify(attempt)
+                child = start.child(
+                    start.Node(attempt, place, local), self._stage, self._job, paths=self._paths,
+                    profile=self._profile, log=log,
+                )  # fmt: skip
+                code = self._follow(child, watch)
+        except (GibletError, OSError) as error:
+            self._note_failure(attempt, error)
         finally:
             attempt.note_node(place.node, ended=time.time(), code=code, ranks=watch.positions())
             shutil.rmtree(local, ignore_errors=True)
@@ -218,14 +170,14 @@ class Supervisor:
             return "complete" if code == 0 else "crashed"
         return self._settle(attempt, watch)
 
-    def _note_mistake(self, attempt: Attempt, error: GibletError) -> None:
+    def _note_failure(self, attempt: Attempt, error: GibletError | OSError) -> None:
         """Record why a stage could not be started, as its ranks record what stops them."""
         rank = self._place.node * self._job.ranks
-        facts = {
-            "kind": "mistake", "reason": str(error), "hint": error.hint,
-            "exit_code": error.exit_code, "rank": rank, "host": self._place.host,
-            "time": time.time(),
-        }  # fmt: skip
+        where = {"rank": rank, "host": self._place.host, "time": time.time()}
+        facts: dict[str, object] = {"kind": "crash", "hint": "", "exit_code": 1}
+        if isinstance(error, GibletError):
+            facts = {"kind": "mistake", "hint": error.hint, "exit_code": error.exit_code}
+        facts |= {"reason": str(error), **where}
         write_json(attempt.folder / f"rank-{rank}.json", facts)
 
     @contextlib.contextmanager
@@ -250,12 +202,9 @@ class Supervisor:
                 "head": place.head,
                 "port": free_port() if place.nodes > 1 else 0,
                 "checkpoint_from": paths.checkpoint_step(),
-                "image": image.digest(self._profile, paths.image),
+                "image": "",
             },
         )
-        if not self._job.part:
-            used = attempt.facts()["image"]
-            provenance.record(paths, attempt, self._profile, image=used)
         paths.update_state(
             stage, part=self._job.part, status="running", phase="starting", reason="", hint="",
             host=socket.gethostname(), attempt=attempt.number, job=place.job,
@@ -263,66 +212,12 @@ class Supervisor:
         )  # fmt: skip
         return attempt
 
-    def _start(self, attempt: Attempt, local: Path, log: IO[str] | None) -> Child:
-        facts, place, job = attempt.facts(), self._place, self._job
-        geometry = Geometry(
-            job.ranks,
-            nodes=place.nodes,
-            node=place.node,
-            head=facts["head"] if place.nodes > 1 else "localhost",
-            port=facts["port"],
-            meeting=place.key,
-            host=place.host,
-        )
-        token = hashlib.sha256(f"{attempt.folder}|{place}".encode()).hexdigest()[:24]
-        settings = {
-            **stage_environment(self._stage, ranks=job.ranks),
-            **self._fabric(attempt, log),
-            **self._profile.environment,
-        }
-        settings = {name: os.environ.get(name, value) for name, value in settings.items()}
-        settings |= {
-            ATTEMPT: str(attempt.folder), beacon.FOLDER: str(local), TOKEN: token,
-            IMAGE: facts["image"], GPUS: str(job.gpus),
-        }  # fmt: skip
-        command, more = self._inside(geometry, local, settings)
-        attempt.note_node(place.node, command=command)
-        environment = {**os.environ, **settings, **more}
-        return Child(command, environment, token=token, output=log)
-
-    def _fabric(self, attempt: Attempt, log: IO[str] | None) -> dict[str, str]:
-        """Return what this node's network needs to have set; say why in the log."""
-        if self._profile.fabric == "none" or self._stage == "preprocess":
-            return {}
-        gpus = self._job.gpus or len(list(Path("/dev").glob("nvidia[0-9]*")))
-        found = fabric.detect()
-        chosen = fabric.choose(found, nodes=self._place.nodes, gpus=gpus)
-        attempt.note_node(
-            self._place.node, network=found.network, settings={s.name: s.value for s in chosen}
-        )
-        if log is not None and chosen:
-            log.write("\n".join(fabric.told(chosen, os.environ)) + "\n")
-            log.flush()
-        return {setting.name: setting.value for setting in chosen}
-
-    def _inside(
-        self, geometry: Geometry, local: Path, settings: Mapping[str, str]
-    ) -> tuple[list[str], dict[str, str]]:
-        """Return the stage's command, in the profile's image where it has one."""
-        job, paths, profile = self._job, self._paths, self._profile
-        make = partial(
-            stage_command, self._stage, paths.root, geometry, part=job.part, rebuild=job.rebuild
-        )
-        if not profile.image:
-            return make(), {}
-        return image.command(
-            profile,
-            make(python=image.PYTHON),
-            binds=image.folders_of(paths, paths.load_config()),
-            local=local,
-            workdir=paths.root,
-            settings=settings,
-        )
+    def _identify(self, attempt: Attempt) -> None:
+        """Record what is about to work: the image, which may take a while to read, and the rest."""
+        used = image.digest(self._profile, self._paths.image)
+        attempt.note(image=used)
+        if not self._job.part:
+            provenance.record(self._paths, attempt, self._profile, image=used)
 
     def _follow(self, child: Child, watch: Watch) -> int:
         """Wait for the child's end, or bring it about; return its exit code."""
@@ -392,14 +287,3 @@ class Supervisor:
             if attempt.silent_hosts(time.time()):
                 return
             time.sleep(POLL_SECONDS)
-
-
-def free_port() -> int:
-    """Return a port that is free on this node now, outside the range that systems hand out."""
-    start = int(hashlib.sha256(f"{time.time()}{os.getpid()}".encode()).hexdigest()[:6], 16)
-    for offset in range(1000):
-        port = 10000 + (start + offset) % 20000
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return port
-    raise AssertionError("a thousand ports in a row are taken")

@@ -55,6 +55,7 @@ class Watch:
         self._asked_at: float | None = None
         self._last_look = 0.0
         self._peer_ended_at: float | None = None
+        self._silent_since: float | None = None
         self._progress = Progress(profile)
         self._positions: list[dict[str, Any]] = []
 
@@ -116,7 +117,12 @@ class Watch:
             self._peer_ended_at = self._peer_ended_at or now
             if now - self._peer_ended_at > PEER_FAILED_SECONDS:
                 return "peer"
-        if self._attempt.silent_hosts(time.time()):
+        if not self._attempt.silent_hosts(time.time()):
+            self._silent_since = None
+        elif self._silent_since is None:
+            # After a stall of the file system all heartbeats are old for a moment.
+            self._silent_since = now
+        elif now - self._silent_since > PEER_FAILED_SECONDS:
             return "peer"
         return "fine"
 

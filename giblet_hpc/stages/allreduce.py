@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import time
 from datetime import timedelta
@@ -86,15 +87,24 @@ def run(here: World) -> list[dict[str, Any]]:
     return rows
 
 
+def clocks(here: World) -> dict[str, float]:
+    """Return what the clock of each node says at the same moment, in seconds since the epoch."""
+    told: list[Any] = [None] * here.size
+    node = f"node {os.environ['GROUP_RANK']} ({socket.gethostname()})"
+    here.wait()
+    dist.all_gather_object(told, (node, time.time()))
+    return dict(told)
+
+
 def main() -> int:
     """Measure; rank 0 writes the file."""
     parser = argparse.ArgumentParser(prog="python -m giblet_hpc.stages.allreduce")
     parser.add_argument("file", type=Path)
     file = parser.parse_args().file
     with nccl.readable(), world(patience=timedelta(minutes=3)) as here:
-        rows = run(here)
+        facts = {"backend": dist.get_backend(), "rows": run(here), "clocks": clocks(here)}
         if here.is_main:
-            write_json(file, {"backend": dist.get_backend(), "rows": rows})
+            write_json(file, facts)
     return 0
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from giblet_hpc.jobs import cluster, queueing
+from giblet_hpc.jobs.size import size_of
 from giblet_hpc.runs import STAGES, RunPaths
 
 HERE = Path(__file__).parent
@@ -18,7 +19,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     """Write one file for each job."""
     profile = cluster.load(HERE.parent / "clusters" / "a100-infiniband.yaml")
-    size = queueing.size_of(profile, gpus=8, ranks=None, nodes=None, default=1)
+    size = size_of(profile, gpus=8, ranks=None, nodes=None, default=1)
     paths = RunPaths(Path("/lab/runs/movie"))
     for stage in STAGES:
         steps = queueing.steps_of(
@@ -30,7 +31,7 @@ def main() -> None:
             time=None,
         )
         for number, step in enumerate(steps, start=1):
-            script = queueing.script(profile, step.jobs, step.size, after="", minutes=step.minutes)
+            script = queueing.script(profile, step.order(""))
             name = f"{stage}-{number}.sbatch" if len(steps) > 1 else f"{stage}.sbatch"
             (HERE / name).write_text(script.replace(sys.executable, "/opt/python"))
 

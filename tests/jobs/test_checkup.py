@@ -9,7 +9,7 @@ import pytest
 
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.jobs import checkup
-from giblet_hpc.jobs.queueing import Size
+from giblet_hpc.jobs.size import Size
 from giblet_hpc.stages.allreduce import bus_bandwidth
 
 GIB = 2**30
@@ -17,7 +17,7 @@ GIB = 2**30
 
 def measured(speed: float, *, backend: str = "nccl", scope: str = "all") -> dict[str, Any]:
     row = {"scope": scope, "ranks": 16, "bytes": GIB, "seconds": 1.0, "gigabytes_per_second": speed}
-    return {"backend": backend, "rows": [row]}
+    return {"backend": backend, "rows": [row], "clocks": {"node 0 (n1)": 100.0}}
 
 
 def node(network: str = "InfiniBand", gigabits: float = 400.0) -> dict[str, Any]:
@@ -56,11 +56,11 @@ def test_a_node_that_writes_nothing_is_named(tmp_path: Path) -> None:
 
 def test_the_best_is_remembered(tmp_path: Path) -> None:
     write_json(tmp_path / "node-0.json", {"host": "n1", "findings": [], **node(), "code": 0})
-    (tmp_path / "nccl.n1.7.log").write_text("n1:7:7 [0] NCCL INFO Using network IB\n")
+    (tmp_path / "nccl.n1.7.log").write_text("n1:7:7 [0] NCCL INFO Using network Socket\n")
     for speed, kept in ((40.0, 40.0), (44.0, 44.0), (30.0, 44.0)):
         write_json(tmp_path / "allreduce.json", measured(speed))
         found = checkup.collect(tmp_path, Size(16), remembered=tmp_path / "b.json", key="k")
-        assert found[-1].level == "ok"
+        assert found[-1].level == "ok", "sockets inside one node are no fault"
         assert read_json(tmp_path / "b.json") == {"k": {f"all {GIB}": kept}}
 
 
@@ -69,3 +69,11 @@ def test_ranks_that_fail_point_to_their_log(tmp_path: Path) -> None:
     (finding,) = checkup.collect(tmp_path, Size(2), remembered=tmp_path / "b.json", key="k")
     assert finding.level == "fail"
     assert "node-0.log" in finding.fix
+
+
+def test_clocks_that_are_apart() -> None:
+    (finding,) = checkup.clocks({"node 0 (n1)": 100.0, "node 1 (n2)": 130.5})
+    assert finding.level == "warn"
+    assert "30.50 s apart: node 0 (n1) is behind node 1 (n2)" in finding.seen
+    assert checkup.clocks({"node 0 (n1)": 100.0, "node 1 (n2)": 100.1})[0].level == "ok"
+    assert not checkup.clocks({"node 0 (n1)": 100.0})

@@ -11,7 +11,7 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_json, write_text
 from giblet_hpc.jobs import forks, lease, submit
 from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.queueing import Size
+from giblet_hpc.jobs.size import Size
 from giblet_hpc.runs import RunPaths
 
 

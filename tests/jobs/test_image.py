@@ -58,6 +58,7 @@ def test_apptainer(tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPat
     ]  # fmt: skip
     assert command[command.index("--home") + 1] == f"{tmp_path / 'local' / 'home'}:{image.HOME}"
     assert variables["APPTAINERENV_OMP_NUM_THREADS"] == "4"
+    assert variables["APPTAINERENV_TMPDIR"] == str(tmp_path / "local" / "tmp")
     assert variables["APPTAINERENV_NCCL_DEBUG"] == "WARN", "the user's value gets in"
     assert not any(name.startswith("NCCL") for name in variables)
 
@@ -78,7 +79,29 @@ def test_docker_and_podman(
     ]  # fmt: skip
     assert {"--env=NCCL_DEBUG", "--env=OMP_NUM_THREADS", "--env=HOME"} <= set(command)
     assert variables["HOME"] == image.HOME
+    assert variables["TMPDIR"] == str(tmp_path / "local" / "tmp")
+    assert Path(variables["TMPDIR"]).is_dir()
+    assert f"--volume={tmp_path / 'local'}:{tmp_path / 'local'}" in command
+    gpus = {"docker": "--gpus=all", "podman": "--device=nvidia.com/gpu=all"}
+    assert [flag for flag in gpus.values() if flag in command] == [gpus[runtime]]
+    assert not any("memlock" in part for part in command), "for RDMA alone"
+
+
+@pytest.mark.parametrize("runtime", ["docker", "podman"])
+def test_engines_on_a_node_with_infiniband(
+    tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setattr(image, "INFINIBAND", tmp_path)
+    monkeypatch.setattr(image.os, "getuid", lambda: 1234)
+    monkeypatch.setattr(image.os, "getgroups", lambda: [os.getgid(), 5000])
+    command, _ = entered(Cluster(name="c", image="giblet-hpc", runtime=runtime), tmp_path)
+    assert {f"--device={tmp_path}", "--ulimit=memlock=-1"} <= set(command)
+    groups = [part for part in command if part.startswith("--group-add")]
+    assert (
+        groups == {"docker": ["--group-add=5000"], "podman": ["--group-add=keep-groups"]}[runtime]
+    )
     assert ("--userns=keep-id" in command) == (runtime == "podman")
+    assert not any("gpu" in part for part in command)
 
 
 def test_folders_that_cannot_be_bound_are_named(tmp_path: Path) -> None:

@@ -19,14 +19,15 @@ from giblet_hpc.jobs import (
     slurm,
     status,
     submit,
+    supervisor,
     suspects,
     tensorboard,
 )
 from giblet_hpc.jobs.attempts import Place, begin, local_place
 from giblet_hpc.jobs.cluster import Cluster, local_cluster, minutes_of
 from giblet_hpc.jobs.launch import Geometry
-from giblet_hpc.jobs.queueing import Size, size_of
-from giblet_hpc.jobs.supervisor import StageJob
+from giblet_hpc.jobs.size import Size, size_of, walltime
+from giblet_hpc.jobs.stagejob import StageJob
 from giblet_hpc.runs import STAGES, RunPaths
 
 GOLDEN = Path(__file__).with_name("dry_run.txt")
@@ -70,7 +71,7 @@ def test_the_sbatch_scripts_are_on_record(monkeypatch: pytest.MonkeyPatch) -> No
             time=None,
         )
         for number, step in enumerate(steps, start=1):
-            script = queueing.script(profile, step.jobs, step.size, after="", minutes=step.minutes)
+            script = queueing.script(profile, step.order(""))
             name = f"{stage}-{number}.sbatch" if len(steps) > 1 else f"{stage}.sbatch"
             assert plain(script) == (ROOT / "slurm" / "examples" / name).read_text(), name
 
@@ -106,6 +107,39 @@ def test_gpus_are_spread_over_nodes() -> None:
 )
 def test_walltimes(text: str, minutes: int) -> None:
     assert minutes_of(text) == minutes
+
+
+def test_one_machine_is_asked_for_its_gpus() -> None:
+    local = cluster.local_cluster()
+    assert size_of(local, gpus=2, ranks=None, nodes=None, default=1) == Size(2, 1, 2)
+    assert size_of(local, gpus=None, ranks=None, nodes=None, default=3) == Size(3)
+
+
+def test_a_walltime_within_the_lead_is_refused() -> None:
+    profile = Cluster(name="c", time="1:00:00", lead_seconds=180)
+    assert walltime(profile, None) == 60
+    assert walltime(profile, "4") == 4
+    with pytest.raises(ConfigError, match="a walltime of 180 s leaves nothing to work in"):
+        walltime(profile, "0:03:00")
+
+
+def test_a_run_is_spread_as_before_or_as_another_cluster_can(paths: RunPaths) -> None:
+    large = Cluster(name="large", gpus_per_node=8)
+    small = Cluster(name="small", gpus_per_node=4)
+    assert submit.size_again(paths, large, moved=False) == Size(8, 1, 8)
+    paths.update_state("train", ranks=8, nodes=1, gpus=8)
+    assert submit.size_again(paths, large, moved=False) == Size(8, 1, 8)
+    assert submit.size_again(paths, small, moved=True) == Size(4, 2, 4)
+    assert submit.size_again(paths, cluster.local_cluster(), moved=True) == Size(8)
+
+
+def test_stages_stop_before_the_walltime(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = Cluster(name="c", lead_seconds=100)
+    job = StageJob("/runs/a", ("train",), 2, minutes=10)
+    monkeypatch.setattr(supervisor.time, "time", lambda: 5000.0)
+    assert supervisor.deadline_of(job, profile, {}) == 5500.0
+    assert supervisor.deadline_of(job, profile, {"SLURM_JOB_END_TIME": "5300"}) == 5200.0
+    assert supervisor.deadline_of(StageJob("/runs/a", ("train",), 2), profile, {}) is None
 
 
 def test_several_nodes_are_told_who_hosts_the_rendezvous() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc.jobs import watch
+from giblet_hpc.jobs import attempts, watch
 from giblet_hpc.jobs.attempts import Place, begin
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.watch import Progress, Watch
@@ -60,6 +60,32 @@ def test_a_stop_is_over_before_the_walltime_is(tmp_path: Path, clock: list[float
         assert looked.look() == "fine"
         clock[0] += 2.0
         assert looked.look() == "late"
+
+
+def test_a_stall_of_the_file_system_is_no_lost_node(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All heartbeats are old after a stall, until the other nodes have written again."""
+    paths = RunPaths(tmp_path / "run")
+    paths.root.mkdir()
+    place = Place("slurm", "7", nodes=2, host="n1")
+    attempt = begin(paths, place, "preprocess", {"nodes": 2})
+    looked = Watch(paths, "preprocess", attempt, place=place, profile=PROFILE, local=tmp_path)
+    monkeypatch.setattr(attempts.time, "time", lambda: 10_000.0)
+    attempt.note_node(1, host="n2")
+
+    def look(after: float, wall: float) -> str:
+        clock[0] += after
+        monkeypatch.setattr(attempts.time, "time", lambda: wall)
+        return looked.look()
+
+    assert look(10.0, 10_010.0) == "fine"
+    assert look(500.0, 10_510.0) == "fine", "n2's heartbeat is old, seen for the first time"
+    attempt.note_node(1)
+    assert look(10.0, 10_520.0) == "fine"
+    assert look(200.0, 10_720.0) == "fine"
+    assert look(29.0, 10_749.0) == "fine"
+    assert look(3.0, 10_752.0) == "peer", "nothing from n2 for half a minute more"
 
 
 def test_ranks_without_the_gpus_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
