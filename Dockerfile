@@ -32,12 +32,16 @@ COPY giblet_hpc /source/giblet_hpc
 RUN /opt/pip/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation \
         -w /wheels /source
 
-# What changes least comes first: a change of the code ships only the last layers.
-FROM system AS image
+# Weights are checked in a stage of their own: every file has to be in SHA256SUMS.
+FROM system AS weights
 ARG WEIGHTS=container/weights
 COPY --chmod=755 ${WEIGHTS} /opt/weights
-RUN [ ! -f /opt/weights/SHA256SUMS ] \
-    || env --chdir=/opt/weights sha256sum --check --quiet SHA256SUMS
+COPY --chmod=755 container/weights/check.sh /opt/check-weights
+RUN ["/opt/check-weights", "/opt/weights"]
+
+# What changes least comes first: a change of the code ships only the last layers.
+FROM system AS image
+COPY --from=weights /opt/weights /opt/weights
 ARG TORCH_LOCK=container/cuda.lock
 ARG PIP_OPTIONS=""
 COPY ${TORCH_LOCK} /locks/torch.lock
@@ -64,12 +68,17 @@ ENV PATH=/opt/giblet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
     LANG=C.UTF-8
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+# Those of container/cuda.lock; build.sh names others for other locks.
+ARG TORCH=2.13.0
+ARG CUDA=13.0
+ARG NCCL=2.29.7
+ARG MINIMUM_DRIVER=580.65.06
 LABEL org.opencontainers.image.title="giblet-hpc" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.licenses="MIT" \
-    hpc.giblet.torch="2.13.0" \
-    hpc.giblet.cuda="13.0" \
-    hpc.giblet.nccl="2.29.7" \
-    hpc.giblet.minimum-driver="580.65.06"
+    hpc.giblet.torch="${TORCH}" \
+    hpc.giblet.cuda="${CUDA}" \
+    hpc.giblet.nccl="${NCCL}" \
+    hpc.giblet.minimum-driver="${MINIMUM_DRIVER}"
 ENTRYPOINT ["/opt/giblet/bin/giblet-hpc"]

@@ -10,12 +10,12 @@
 # An engine other than the first one found: --engine NAME. The image's name: --tag NAME.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-tag=giblet-hpc engine="" sif="" archive=""
+tag=giblet-hpc engine="" sif="" archive="" lock=container/cuda.lock
 arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
         --base) arguments+=(--build-arg "BASE_IMAGE=$2") ;;
-        --torch) arguments+=(--build-arg "TORCH_LOCK=$2") ;;
+        --torch) lock=$2 ;;
         --weights) arguments+=(--build-arg "WEIGHTS=$2") ;;
         --tag) tag=$2 ;;
         --engine) engine=$2 ;;
@@ -34,7 +34,16 @@ fi
 [ -n "$engine" ] || { echo "none of docker, podman, buildah is installed" >&2 && exit 1; }
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/giblet_hpc/__init__.py")
 revision=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
-arguments+=(--build-arg "VERSION=$version" --build-arg "REVISION=$revision" --tag "$tag")
+pinned() { # pinned PACKAGE: its version in the lock
+    sed -n "s/^$1==\([0-9.]*\).*/\1/p" "$root/$lock"
+}
+arguments+=(
+    --build-arg "VERSION=$version" --build-arg "REVISION=$revision" --tag "$tag"
+    --build-arg "TORCH_LOCK=$lock" --build-arg "TORCH=$(pinned torch)"
+)
+if [ -z "$(pinned nvidia-nccl-cu13)" ]; then
+    arguments+=(--build-arg CUDA=none --build-arg NCCL=none --build-arg MINIMUM_DRIVER=none)
+fi
 # The same sources give the same layers, whenever they are built.
 stamp=$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)
 case $engine in
