@@ -19,7 +19,9 @@ def cluster_page() -> str:
     lines = ["# Cluster profiles", "", "Made from the schema by `make docs`.", ""]
     lines += [schema["description"], "", "| field | default | meaning |", "|---|---|---|"]
     for name, field in schema["properties"].items():
+        made = Cluster.model_fields[name].default_factory
         default = "required" if name in schema["required"] else f"`{field.get('default')}`"
+        default = "`{}`" if made is dict else default
         lines.append(f"| `{name}` | {default} | {' '.join(field['description'].split())} |")
     return "\n".join(lines) + "\n"
 
@@ -39,8 +41,13 @@ def config_page() -> str:
             if reference:
                 children.append((f"{title}.{name}" if title != "run" else name, reference))
                 meaning = meaning or definitions[reference].get("description", "")
-            default = "required" if name in node.get("required", []) else field.get("default")
-            shown = "see below" if reference else f"`{default}`"
+            shown = f"`{field.get('default')}`"
+            if reference and isinstance(field.get("default"), dict):
+                shown = "see below"
+            elif reference and shown == "`None`" and "default" in field:
+                shown = "`None`; see below"
+            if name in node.get("required", []):
+                shown = "required; see below" if reference else "required"
             lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
         lines.append("")
         for child, reference in children:

@@ -88,7 +88,9 @@ def read_tree(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{path} is not a YAML file: {error}") from None
+        raise ConfigError(
+            f"{path} is not a YAML file: {error}", hint="see configs/ for examples"
+        ) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no fields", hint="see configs/ for examples")
     return tree

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,6 +47,22 @@ class RunPaths:
     def name(self) -> str:
         """The run's name."""
         return self.root.name
+
+    def command(self, verb: str, *more: str) -> str:
+        """Return what to type for this run, from the folder that this process is in.
+
+        Parameters
+        ----------
+        verb : str
+            A command that takes the run's name.
+        more : str
+            What follows the name.
+        """
+        words = ["giblet-hpc", *verb.split(), self.name, *more]
+        runs, here = self.root.parent.resolve(), Path.cwd()
+        if runs != default_runs_folder().resolve():
+            words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]
+        return shlex.join(words)
 
     @property
     def config(self) -> Path:
@@ -159,7 +176,8 @@ class RunPaths:
             if changed:
                 raise ConfigError(
                     "\n  ".join([f"run {self.name} exists with another config:", *changed]),
-                    hint="give the new settings a name of their own with --name",
+                    hint="give the new settings a name of their own with --name, or put the old "
+                    "run aside with --force",
                 )
             return
         self.root.mkdir(parents=True, exist_ok=True)
@@ -231,7 +249,7 @@ class RunPaths:
         if status != "complete":
             raise JobError(
                 f"run {self.name}: {stage} is {status}",
-                hint=f"giblet-hpc submit {stage} --name {self.name}",
+                hint=self.command(f"submit {stage} --name"),
             )
 
     def put_off(self, stage: Stage) -> None:

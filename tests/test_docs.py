@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -72,7 +73,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     page = (ROOT / "docs/tutorial.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if "giblet-hpc" in line]
-    assert len(lines) == 7
+    assert len(lines) == 11
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     script = tmp_path / "tutorial.sh"
     script.write_text("set -e\n" + "\n".join(lines) + "\n")
@@ -87,4 +88,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "model r" in done.stdout
-    assert (tmp_path / "tutorial/runs/tutorial/report.html").is_file()
+    runs = tmp_path / "tutorial" / "runs"
+    assert (runs / "tutorial" / "report.html").is_file()
+    attempts = [json.loads(f.read_text()) for f in sorted(runs.glob("longer/attempts/*/job.json"))]
+    assert [attempt["outcome"] for attempt in attempts] == ["stopped", "complete", "complete"]

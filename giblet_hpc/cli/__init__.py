@@ -20,15 +20,14 @@ from giblet_hpc.cli.looking import (
     status_command,
     tensorboard_command,
 )
-from giblet_hpc.cli.stores import store
-from giblet_hpc.cli.submitting import (
+from giblet_hpc.cli.repeating import (
     cancel_command,
     drill_command,
     reproduce_command,
     resubmit_command,
-    run_command,
-    submit_command,
 )
+from giblet_hpc.cli.stores import store
+from giblet_hpc.cli.submitting import run_command, submit_command
 from giblet_hpc.errors import ConfigError
 
 

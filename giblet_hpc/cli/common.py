@@ -23,6 +23,14 @@ class Group(click.Group):
         except GibletError as error:
             click.echo(error.render(), err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # A full disk, a folder that may not be written: no traceback says it better.
+            if error.filename is None:
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+            ctx.exit(1)
 
 
 def run_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -11,7 +11,10 @@ from pathlib import Path
 import click
 
 from giblet_hpc.cli.common import json_option, name_argument, run_name, runs_option
+from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs import lease, logs, scores, status, tensorboard
+
+ELSEWHERE = "--runs DIR or $GIBLET_RUNS looks elsewhere (`make demo`: demo/runs)"
 
 
 @click.command("status")
@@ -25,7 +28,9 @@ def status_command(name: str | None, runs: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts[0] if name else facts))
         return
-    click.echo("\n".join(map(status.as_text, facts)) if facts else f"no runs in {runs}")
+    click.echo(
+        "\n".join(map(status.as_text, facts)) if facts else f"no runs in {runs}; {ELSEWHERE}"
+    )
 
 
 @click.command("runs")
@@ -105,6 +110,8 @@ def tensorboard_command(
     In a job of its own (`srun giblet-hpc tensorboard RUN`), the line goes through the login node.
     """
     chosen = [status.choose_run(runs, name) for name in names] or status.find_runs(runs)
+    if not chosen:
+        raise ConfigError(f"no runs in {runs}", hint=ELSEWHERE)
     number = port or tensorboard.free_port()
     click.echo(f"on your own computer:  {tensorboard.tunnel(number, login)}")
     click.echo(f"then open:             http://localhost:{number}")

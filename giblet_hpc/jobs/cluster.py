@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from giblet_hpc import config_io
 from giblet_hpc.config_study import Count, Name, NonNegative, Positive, Section
@@ -19,8 +19,16 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_text
 from giblet_hpc.runs import RunPaths
 
+WALLTIME = r"^(\d+-)?\d{1,3}(:\d{2}){1,2}$|^\d+$"
 SLURM_OPTION = r"^[a-z][a-z0-9-]*$"
 LOCAL = "local"
+
+
+def _in_quotes(time: object) -> object:
+    """Refuse a number: YAML reads 8:00:00 without quotes as one, in seconds."""
+    if isinstance(time, int):
+        raise ValueError('put the time in quotes, such as "8:00:00", or "90" for minutes')
+    return time
 
 
 class Cluster(Section):
@@ -48,8 +56,9 @@ class Cluster(Section):
     """CPU cores to ask for on each node when all its GPUs are used; in proportion when fewer."""
     memory_gb_per_node: Positive | None = None
     """Memory to ask for on each node, in GiB, likewise. Null: the site's default."""
-    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){1,2}$|^\d+$")] = "4:00:00"
-    """Walltime of a job: minutes, H:MM:SS or D-HH:MM. A run outlives it: it is queued again."""
+    time: Annotated[str, BeforeValidator(_in_quotes), Field(pattern=WALLTIME)] = "4:00:00"
+    """Walltime of a job, in quotes: "90" (minutes), "8:00:00" or "2-12:00". A run outlives it: it
+    is queued again."""
     setup: tuple[str, ...] = ()
     """Shell lines that each job's script runs first, such as `module load cuda`."""
     environment: Mapping[str, str] = Field(default_factory=dict)
@@ -142,6 +151,11 @@ def load(file: Path) -> Cluster:
     ConfigError
         When it cannot be read, or a field is wrong.
     """
+    if not file.is_file():
+        raise ConfigError(
+            f"no cluster profile {file}",
+            hint="`giblet-hpc cluster detect` writes one; slurm/clusters/ has examples",
+        )
     tree = config_io.read_tree(file)
     image = tree.get("image")
     if isinstance(image, str) and tree.get("runtime", "apptainer") == "apptainer":

@@ -57,7 +57,7 @@ def strike(paths: RunPaths, fault: Fault) -> Attempt:
     if held is None or held.scheduler != "slurm" or state.get("status") != "running":
         raise JobError(
             f"run {paths.name} is not training on a cluster now",
-            hint=f"giblet-hpc status {paths.name}",
+            hint=paths.command("status"),
         )
     attempt = attempts.all_attempts(paths)[-1]
     job = str(state["job"])
@@ -110,7 +110,7 @@ def observe(
         time.sleep(POLL_SECONDS)
     raise JobError(
         f"run {paths.name} did not go on within {patience:.0f} s after the drill",
-        hint=f"giblet-hpc status {paths.name}",
+        hint=paths.command("status"),
     )
 
 

@@ -17,7 +17,7 @@ from giblet_hpc.config import RunConfig
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs import lease, provenance
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.runs import STAGES, RunPaths
 
 PREPROCESS_SECTIONS = ("study", "features", "bold", "split")
 
@@ -51,12 +51,17 @@ def fork(base: RunPaths, name: str, config: RunConfig) -> RunPaths:
     new = RunPaths(base.root.parent / name)
     known = new.config.is_file()
     new.create(config)
-    same = not preprocess_differences(base.load_config(), config)
-    if not known and same and base.stage_state("preprocess").get("status") == "complete":
+    if not known and shares_preprocess(base, config):
         for source, target in ((base.split, new.split), (base.inputs, new.inputs)):
             shutil.copy2(source, target)
         new.update_state("preprocess", status="complete", shared_with=base.name)
     return new
+
+
+def shares_preprocess(base: RunPaths, config: RunConfig) -> bool:
+    """Return whether what preprocess has made for a run serves another config too."""
+    complete = base.stage_state("preprocess").get("status") == "complete"
+    return complete and not preprocess_differences(base.load_config(), config)
 
 
 def preprocess_differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -81,14 +86,29 @@ def replace(paths: RunPaths) -> Path | None:
         return None
     held = lease.holder(paths)
     if held is not None:
-        raise ConfigError(
-            f"run {paths.name} is in use: {held}", hint=f"giblet-hpc cancel {paths.name}"
-        )
+        raise ConfigError(f"run {paths.name} is in use: {held}", hint=paths.command("cancel"))
     stamp = time.strftime("%Y%m%d-%H%M%S")
     aside = paths.root.parent / ".replaced" / f"{paths.name}-{stamp}"
     aside.parent.mkdir(exist_ok=True)
     paths.root.rename(aside)
     return aside
+
+
+def make_way(paths: RunPaths, config: RunConfig) -> Path | None:
+    """Move a run aside that has finished nothing, when its name is given another config.
+
+    Returns
+    -------
+    Path or None
+        Where it went; None where it stays, as it has finished something, or somebody holds it.
+    """
+    if not paths.config.is_file() or lease.holder(paths) is not None:
+        return None
+    if any(paths.stage_state(stage).get("status") == "complete" for stage in STAGES):
+        return None
+    if not config_io.differences(config_io.plain(paths.load_config()), config_io.plain(config)):
+        return None
+    return replace(paths)
 
 
 def sweep(base: RunPaths, overrides: Sequence[str], axes: Sequence[str]) -> list[RunPaths]:
@@ -170,7 +190,7 @@ def verdict(first: RunPaths, second: RunPaths) -> dict[str, Any]:
         if a[key] is not None and b[key] is not None
     ]
     before, after = (provenance.read(paths).get("attempts", [{}])[-1] for paths in (first, second))
-    keys = ("code", "packages", "config", "inputs", "machine")
+    keys = ("code", "packages", "image", "config", "inputs", "size", "machine")
     differing = config_io.differences(
         {key: before.get(key) for key in keys}, {key: after.get(key) for key in keys}
     )

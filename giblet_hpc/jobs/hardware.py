@@ -40,7 +40,7 @@ def gpu_driver(gpus: int) -> Finding:
                 "gpu",
                 "fail",
                 "nvidia-smi finds no GPU",
-                "was the job given one? `giblet-hpc cluster detect` names the request",
+                "was the job given one? without GPUs, --ranks N starts processes on the cores",
             )
         return Finding("gpu", "skipped", "no GPU on this machine")
     return _judge_gpus(rows, gpus)

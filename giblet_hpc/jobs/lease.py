@@ -104,9 +104,7 @@ def take(paths: RunPaths, scheduler: str, jobs: tuple[str, ...] = ()) -> Lease:
         if held is None:
             continue
         if _alive(paths, held):
-            raise JobError(
-                f"run {paths.name} is taken: {held}", hint=f"giblet-hpc status {paths.name}"
-            )
+            raise JobError(f"run {paths.name} is taken: {held}", hint=paths.command("status"))
         _remove(paths, held)
     paths.stop.unlink(missing_ok=True)
     return mine

@@ -31,7 +31,13 @@ def latest_log(paths: RunPaths, node: int = 0) -> Path:
     """
     files = log_files(paths, node)
     if not files:
-        raise ConfigError(f"run {paths.name} has no log yet", hint="has it been submitted?")
+        last = all_attempts(paths)[-1:]
+        others = [str(n) for attempt in last for n in attempt.nodes() if attempt.log(n).is_file()]
+        if others:
+            raise ConfigError(
+                f"run {paths.name} has no log of node {node}; there are: {', '.join(others)}"
+            )
+        raise ConfigError(f"run {paths.name} has no log yet", hint=paths.command("status"))
     return files[-1]
 
 

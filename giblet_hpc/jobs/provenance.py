@@ -56,6 +56,7 @@ def record(paths: RunPaths, attempt: Attempt, profile: Cluster, *, image: str) -
         "packages": packages(),
         "machine": machine(),
         "cluster": profile.name,
+        "size": {name: attempt.facts()[name] for name in ("ranks_per_node", "nodes", "gpus")},
         "image": {"name": profile.image, "digest": image} if image else {},
         "config": fingerprint(paths.load_config()),
         "inputs": read_json(paths.inputs) if paths.inputs.is_file() else {},

@@ -32,7 +32,7 @@ def read(paths: RunPaths) -> list[dict[str, Any]]:
     if not file.is_file():
         raise ConfigError(
             f"run {paths.name} has no scores yet",
-            hint=f"giblet-hpc submit evaluate --name {paths.name}",
+            hint=f"it gets them when it is complete: {paths.command('resubmit')}",
         )
     folds: list[dict[str, Any]] = read_json(file)
     return folds

@@ -121,7 +121,7 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, profile: Cluster
             part=part,
             status="interrupted",
             reason=f"{reason}; the job could not be queued again from its node",
-            hint=f"giblet-hpc resubmit {paths.name}",
+            hint=paths.command("resubmit"),
         )
         _give_up(paths, place, stage, part)
         return

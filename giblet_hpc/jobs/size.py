@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.jobs.cluster import Cluster, minutes_of
+from giblet_hpc.jobs.cluster import WALLTIME, Cluster, minutes_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,10 @@ def size_of(
     if nodes is None:
         nodes = -(-total // profile.gpus_per_node) if on_gpus else 1
     if total % nodes:
-        raise ConfigError(f"{total} processes do not spread evenly over {nodes} nodes")
+        raise ConfigError(
+            f"{total} processes do not spread evenly over {nodes} nodes",
+            hint=f"ask for a multiple of {nodes}",
+        )
     each = total // nodes
     if on_gpus and each > profile.gpus_per_node:
         raise ConfigError(
@@ -84,6 +88,10 @@ def walltime(profile: Cluster, time: str | None) -> int:
     ConfigError
         When a job would be asked to stop as soon as it starts.
     """
+    if time and not re.match(WALLTIME, time):
+        raise ConfigError(
+            f"--time {time} is no walltime", hint="minutes, H:MM:SS or D-HH:MM, such as 8:00:00"
+        )
     minutes = minutes_of(time) if time else profile.minutes
     if 60 * minutes <= profile.lead_seconds:
         raise ConfigError(

@@ -95,13 +95,13 @@ def _parts(paths: RunPaths) -> dict[str, dict[str, Any]]:
 def next_command(paths: RunPaths, stages: dict[str, Any], *, running_now: bool) -> str:
     """Return the command that makes sense now; empty when the run is complete."""
     if running_now:
-        return f"giblet-hpc logs {paths.name} -f"
+        return paths.command("logs", "-f")
     for stage in STAGES:
         status = stages[stage].get("status", "not started")
         if status == "failed" and stages[stage].get("exit_code") == 1:
-            return f"giblet-hpc logs {paths.name}"
+            return paths.command("logs")
         if status != "complete":
-            return f"giblet-hpc resubmit {paths.name}"
+            return paths.command("resubmit")
     return ""
 
 
@@ -111,6 +111,8 @@ def as_text(facts: dict[str, Any]) -> str:
     for stage, state in facts["stages"].items():
         detail = "; ".join(filter(None, _details(state)))
         lines.append(f"  {stage:<11}{state['status']:<13}{detail}".rstrip())
+        if state["status"] == "failed" and state.get("hint"):
+            lines.append(f"  {'':<11}{'':<13}hint: {state['hint']}")
         for part, its in state.get("parts", {}).items():
             if its["status"] == "failed" or (
                 its["status"] != "complete" and state["status"] != "complete"

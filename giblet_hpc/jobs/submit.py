@@ -197,6 +197,8 @@ def dry_run(
     after: str = "",
 ) -> str:
     """Return what a submission would run: the commands, or the sbatch scripts with them."""
+    if not stages:
+        return f"# run {paths.name}: nothing is left to do"
     if profile.scheduler == "local":
         return "\n".join(_commands(paths, profile, stage, Geometry(size.ranks)) for stage in stages)
     steps = queueing.steps_of(paths, stages, profile=profile, size=size, parts=parts, time=time)
@@ -216,6 +218,8 @@ def dry_run(
         )
         following = steps[number].wait if number < len(steps) else ""
         dependency = f"{following}:JOB-{number}"
+    if "preprocess" in stages and not parts:
+        texts.append("# preprocess' array has a task for each part; the study's files are not here")
     texts.append(lead_sum(paths, profile))
     return "\n".join(texts)
 
@@ -261,7 +265,9 @@ def cancel(paths: RunPaths) -> str:
     """
     held = lease.holder(paths)
     if held is None:
-        raise ConfigError(f"nothing of run {paths.name} is queued or running")
+        raise ConfigError(
+            f"nothing of run {paths.name} is queued or running", hint=paths.command("status")
+        )
     write_json(paths.stop, {"time": clock.time()})
     if held.scheduler != "slurm":
         return f"asked run {paths.name} to stop"
@@ -332,7 +338,8 @@ def go_back(paths: RunPaths, step: int) -> None:
         steps = ", ".join(f"{folder.parent.name} {int(folder.name.rpartition('-')[2])}"
                           for folder in folders)  # fmt: skip
         raise ConfigError(
-            f"run {paths.name} has no checkpoint of step {step}; there are: {steps or 'none'}"
+            f"run {paths.name} has no checkpoint of step {step}; there are: {steps or 'none'}",
+            hint="give --from one of these, or none to go on from the last",
         )
     stamp = clock.strftime("%Y%m%d-%H%M%S")
     for kept in chosen:

@@ -61,8 +61,22 @@ def test_a_run_in_use_is_not_replaced(base: RunPaths) -> None:
     lease.take(base, "local")
     with pytest.raises(ConfigError, match="is in use") as caught:
         forks.replace(base)
-    assert caught.value.hint == "giblet-hpc cancel base"
+    assert caught.value.hint == f"giblet-hpc cancel base --runs {base.root.parent}"
     assert base.config.is_file()
+
+
+def test_a_run_that_finished_nothing_makes_way(base: RunPaths) -> None:
+    other = forks.changed(base, ["train.lr=0.5"])
+    assert forks.make_way(base, base.load_config()) is None, "the same config goes on"
+    base.update_state("preprocess", status="complete")
+    assert forks.make_way(base, other) is None, "finished work is not touched unasked"
+    base.update_state("preprocess", status="failed")
+    held = lease.take(base, "local")
+    assert forks.make_way(base, other) is None
+    lease.release(base, held)
+    aside = forks.make_way(base, other)
+    assert aside is not None and (aside / "run.yaml").is_file()
+    assert not base.root.exists()
 
 
 def test_a_sweep_is_every_combination(base: RunPaths) -> None:

@@ -227,11 +227,20 @@ def test_order_of_stages(paths: RunPaths) -> None:
     assert submit.remaining(paths, ("preprocess", "train")) == ("train",)
 
 
-def test_status_names_the_next_command(paths: RunPaths) -> None:
+def test_status_names_the_next_command(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert status.describe(paths)["next"] == (
+        f"giblet-hpc resubmit 'a run' --runs {paths.root.parent}"
+    )
+    monkeypatch.chdir(paths.root.parent.parent)
+    assert paths.command("logs", "-f").endswith(f"--runs {paths.root.parent.name}")
+    monkeypatch.setenv("GIBLET_RUNS", str(paths.root.parent))
     facts = status.describe(paths)
-    assert facts["next"] == "giblet-hpc resubmit a run"
-    paths.update_state("preprocess", status="failed", reason="film not found\nx", exit_code=2)
+    assert facts["next"] == "giblet-hpc resubmit 'a run'"
+    paths.update_state(
+        "preprocess", status="failed", reason="film not found\nx", hint="x", exit_code=2
+    )
     assert "film not found" in status.as_text(status.describe(paths))
+    assert "hint: x" in status.as_text(status.describe(paths))
     paths.update_state("preprocess", status="running", host="elsewhere", supervisor=1)
     assert status.describe(paths)["stages"]["preprocess"]["status"] == "interrupted"
     for stage in ("preprocess", "train", "evaluate"):

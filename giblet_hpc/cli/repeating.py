@@ -1,0 +1,133 @@
+"""Commands about runs that exist: go on, stop, repeat, drill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from giblet_hpc.cli.common import (
+    cluster_option,
+    json_option,
+    keep_umask,
+    name_argument,
+    run_name,
+    runs_option,
+)
+from giblet_hpc.cli.starting import (
+    check_choices,
+    gpus_option,
+    nodes_option,
+    ranks_option,
+    start,
+    time_option,
+    wait_option,
+)
+from giblet_hpc.jobs import cluster, drill, forks, status, submit
+from giblet_hpc.jobs.size import size_of
+from giblet_hpc.runs import STAGES, RunPaths
+
+
+@click.command("resubmit")
+@name_argument
+@runs_option
+@cluster_option
+@gpus_option
+@ranks_option
+@nodes_option
+@time_option
+@click.option("--from", "step", type=click.IntRange(1), help="Go back to this step's checkpoint.")
+@wait_option
+@json_option
+def resubmit_command(
+    name: str | None,
+    runs: Path,
+    cluster_choice: str | None,
+    gpus: int | None,
+    ranks: int | None,
+    nodes: int | None,
+    time: str | None,
+    step: int | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Queue what is left of a run, from its last checkpoint."""
+    keep_umask()
+    paths = RunPaths(status.choose_run(runs, name).root.resolve())
+    profile = cluster.choose(cluster_choice) if cluster_choice else cluster.of_run(paths)
+    check_choices(profile, {"time": time})
+    size = submit.size_again(paths, profile, moved=cluster_choice is not None)
+    if gpus or ranks or nodes:
+        size = size_of(
+            profile, gpus=gpus, ranks=ranks, nodes=nodes, default=submit.default_size(profile)
+        )
+    if step:
+        submit.go_back(paths, step)
+    start(paths, STAGES, profile=profile, size=size, wait=wait, as_json=as_json, time=time)
+
+
+@click.command("cancel")
+@click.argument("name", shell_complete=run_name)
+@runs_option
+def cancel_command(name: str, runs: Path) -> None:
+    """Ask a run to stop at its next step boundary, with a checkpoint."""
+    click.echo(submit.cancel(status.choose_run(runs, name)), err=True)
+
+
+@click.command("reproduce")
+@click.argument("name", shell_complete=run_name)
+@runs_option
+@cluster_option
+@wait_option
+@json_option
+def reproduce_command(
+    name: str, runs: Path, cluster_choice: str | None, wait: bool, as_json: bool
+) -> None:
+    """Train and evaluate a finished run again under a new name; say whether it comes out the same.
+
+    Given again once the repetition is complete, it prints the verdict.
+    """
+    keep_umask()
+    first = RunPaths(status.choose_run(runs, name).root.resolve())
+    second = forks.repetition(first)
+    if submit.remaining(second, STAGES):
+        profile = cluster.choose(cluster_choice) if cluster_choice else cluster.of_run(first)
+        size = submit.size_again(first, profile, moved=cluster_choice is not None)
+        start(second, STAGES, profile=profile, size=size, wait=wait, as_json=as_json)
+        if not wait:
+            return
+    facts = forks.verdict(first, second)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    said = "the same, bit for bit" if facts["same"] else (
+        f"not the same: scores differ by {facts['score_difference']:.2g} at most, "
+        f"weights are {'equal' if facts['weights'] else 'different'}"
+    )  # fmt: skip
+    click.echo(f"{second.name} against {first.name}: {said}")
+    for line in facts["differences"]:
+        click.echo(f"  {line}")
+
+
+@click.command("drill")
+@click.argument("fault", type=click.Choice(drill.FAULTS))
+@click.argument("name", shell_complete=run_name)
+@runs_option
+@click.option("--patience", default=900, show_default=True, help="Seconds to wait for the resume.")
+@json_option
+def drill_command(fault: drill.Fault, name: str, runs: Path, patience: int, as_json: bool) -> None:
+    """Cause a fault on a live run, and report how many steps it cost."""
+    paths = status.choose_run(runs, name)
+    struck = drill.strike(paths, fault)
+    click.echo(f"{fault}: struck attempt {struck.number} of run {name}", err=True)
+    cost = drill.observe(
+        paths, struck, fault, patience=patience, tell=lambda text: click.echo(text, err=True)
+    )
+    if as_json:
+        click.echo(json.dumps(drill.as_facts(cost)))
+        return
+    click.echo(
+        f"{cost.outcome}; went on from step {cost.step_after} of {cost.step_before} after "
+        f"{cost.seconds:.0f} s: {cost.steps_lost} steps lost"
+    )

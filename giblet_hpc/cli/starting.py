@@ -1,0 +1,150 @@
+"""What the commands that start runs share: their options, the run they mean, starting it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from giblet_hpc import config_io
+from giblet_hpc.cli.common import keep_umask
+from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.jobs import doctor, findings, forks, lease, logs, status, submit
+from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.jobs.size import Size, walltime
+from giblet_hpc.runs import RunPaths, Stage
+
+ranks_option = click.option(
+    "--ranks", type=click.IntRange(1), help="Processes in all. [default: one per GPU, or 1]"
+)
+gpus_option = click.option(
+    "--gpus", type=click.IntRange(1), help="GPUs in all, each with a process of its own."
+)
+nodes_option = click.option(
+    "--nodes", type=click.IntRange(1), help="Nodes. [default: as few as hold the GPUs]"
+)
+time_option = click.option("--time", help="Walltime of a job, such as 8:00:00.")
+wait_option = click.option("--wait", is_flag=True, help="Show the log and wait for the end.")
+
+
+def prepare(
+    runs: Path,
+    config_file: Path | None,
+    name: str | None,
+    overrides: tuple[str, ...],
+    *,
+    first: Stage,
+) -> RunPaths:
+    """Return the run to work on from stage ``first``, made from the config when one is given."""
+    keep_umask()
+    if config_file is None:
+        return known(runs, name, overrides)
+    paths = RunPaths((runs / (name or config_file.stem)).resolve())
+    config = config_io.load(config_file, overrides)
+    if first != "preprocess" and not paths.config.is_file():
+        raise JobError(
+            f"there is no run {paths.name} yet whose preprocess is complete",
+            hint=f"giblet-hpc submit pipeline --config {config_file}",
+        )
+    if aside := forks.make_way(paths, config):
+        click.echo(f"an earlier run {paths.name} had finished nothing; it is now {aside}", err=True)
+    paths.create(config)
+    return paths
+
+
+def known(runs: Path, name: str | None, overrides: tuple[str, ...]) -> RunPaths:
+    """Return a run that exists, whose config stays as it is."""
+    if overrides:
+        raise ConfigError(
+            "--set without --config would change a run's config",
+            hint="--fork NEW makes a new run with the changed settings",
+        )
+    return RunPaths(status.choose_run(runs, name).root.resolve())
+
+
+def new_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Check a run's name, which is a folder's name."""
+    if value is not None and not re.fullmatch(r"[^/\s.-][^/\n]*", value):
+        raise click.BadParameter(f"{value!r} cannot be a folder's name")
+    return value
+
+
+def check_choices(profile: Cluster, options: Mapping[str, Any]) -> None:
+    """Check that what is asked of the scheduler is possible; one machine has none to ask.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first option that is not.
+    """
+    if profile.scheduler == "slurm":
+        walltime(profile, options["time"])
+    for name, option in (("time", "time"), ("partition", "partition"), ("after", "after"),
+                         ("axes", "sweep")):  # fmt: skip
+        if profile.scheduler == "local" and options.get(name):
+            raise ConfigError(
+                f"--{option} needs a cluster; this is one machine",
+                hint="--cluster NAME chooses one; `giblet-hpc cluster detect` writes a profile",
+            )
+
+
+def check_place(paths: RunPaths, profile: Cluster, size: Size) -> None:
+    """Refuse what is bound to fail before it waits in a queue."""
+    found = doctor.examine(
+        profile, [paths.root], nodes=size.nodes, gpus=size.gpus,
+        on_node=profile.scheduler == "local",
+    )  # fmt: skip
+    findings.require_good(found)
+
+
+def start(
+    paths: RunPaths,
+    stages: Sequence[Stage],
+    *,
+    profile: Cluster,
+    size: Size,
+    wait: bool,
+    as_json: bool,
+    checks: bool = True,
+    **choices: Any,
+) -> None:
+    """Submit what is left of ``stages``; a live run is shown instead."""
+    held = lease.holder(paths)
+    left = submit.remaining(paths, stages, rebuild=choices.get("rebuild", False))
+    shown = set(logs.log_files(paths))
+    if held is not None:
+        click.echo(f"run {paths.name} is taken: {held}", err=True)
+    elif left:
+        submit.check_order(paths, left)
+        if checks and "train" in left:
+            check_place(paths, profile, size)
+        ids = submit.submit(paths, left, profile=profile, size=size, **choices)
+        where = f" as {profile.scheduler} job {', '.join(ids)}"
+        click.echo(f"submitted {', '.join(left)} of run {paths.name}{where}", err=True)
+    else:
+        click.echo(f"run {paths.name}: {', '.join(stages)} already complete", err=True)
+    if wait:
+        for text in logs.follow(paths, known=shown, ended=lambda: lease.holder(paths) is None):
+            click.echo(text, nl=False, err=True)
+    facts = status.describe(paths)
+    click.echo(json.dumps(facts) if as_json else status.as_text(facts))
+    if wait:
+        raise_failure(paths, stages)
+
+
+def raise_failure(paths: RunPaths, stages: Sequence[Stage]) -> None:
+    """Turn a failed stage's recorded reason into an error of this command."""
+    for stage in stages:
+        state = paths.stage_state(stage)
+        if state.get("status") == "complete":
+            continue
+        if state.get("status") == "stopped":
+            raise JobError(f"{stage} was stopped", hint=paths.command("resubmit"))
+        kind = ConfigError if state.get("exit_code") == 2 else JobError
+        reason = state.get("reason") or f"{stage} was interrupted"
+        default = f"the log has more: {paths.command('logs')}"
+        raise kind(reason, hint=state.get("hint") or default)
