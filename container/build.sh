@@ -14,13 +14,13 @@ tag=giblet-hpc engine="" sif="" archive="" lock=container/cuda.lock
 arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --base) arguments+=(--build-arg "BASE_IMAGE=$2") ;;
-        --torch) lock=$2 ;;
-        --weights) arguments+=(--build-arg "WEIGHTS=$2") ;;
-        --tag) tag=$2 ;;
-        --engine) engine=$2 ;;
-        --sif) sif=$2 ;;
-        --archive) archive=$2 ;;
+        --base) arguments+=(--build-arg "BASE_IMAGE=${2:?}") ;;
+        --torch) lock=${2:?} ;;
+        --weights) arguments+=(--build-arg "WEIGHTS=${2:?}") ;;
+        --tag) tag=${2:?} ;;
+        --engine) engine=${2:?} ;;
+        --sif) sif=${2:?} ;;
+        --archive) archive=${2:?} ;;
         --) shift && arguments+=("$@") && break ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
     esac

@@ -5,7 +5,7 @@
 # place, and the newer C library that it wants into a folder of its own, which only Apptainer's two
 # programs are told of. The machine's package lists stay as they are.
 set -euo pipefail
-wanted=(buildah mmdebstrap apptainer mksquashfs newuidmap)
+wanted=(buildah mmdebstrap apptainer mksquashfs newuidmap podman runc dockerd docker)
 missing=()
 for name in "${wanted[@]}"; do
     command -v "$name" >/dev/null || missing+=("$name")
@@ -18,7 +18,11 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends buildah mmdebstrap patchelf squashfs-tools \
-    squashfuse fuse2fs fuse-overlayfs fuse3 uidmap crun ca-certificates >/dev/null
+    squashfuse fuse2fs fuse-overlayfs fuse3 uidmap crun ca-certificates podman runc >/dev/null
+# Docker's engine from its own packages may be there already.
+if ! command -v dockerd >/dev/null; then
+    apt-get install -y -qq --no-install-recommends docker.io >/dev/null
+fi
 command -v apptainer >/dev/null && exit 0
 if apt-cache show apptainer >/dev/null 2>&1; then
     apt-get install -y -qq --no-install-recommends apptainer >/dev/null

@@ -24,10 +24,33 @@ def image() -> None:
     """Build, check and enter the container image."""
 
 
-@image.command("build", context_settings=PASSED_ON)
+class Verbatim(click.Command):
+    """Hands on its arguments as they are, `--` too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take all arguments but a sole request for help."""
+        if args in (["--help"], ["-h"]):
+            return super().parse_args(ctx, args)
+        ctx.params["arguments"] = tuple(args)
+        return []
+
+
+@image.command("build", cls=Verbatim)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def build_command(arguments: tuple[str, ...]) -> None:
-    """Build the image: container/build.sh with ARGUMENTS, such as `--sif giblet-hpc.sif`."""
+    """Build the image by container/build.sh, with docker, podman or buildah.
+
+    \b
+    ARGUMENTS:
+      --sif FILE       also make the SIF file for Apptainer
+      --archive FILE   also write the image into an archive
+      --base IMAGE     another base than the pinned CUDA runtime
+      --torch LOCK     container/cpu.txt: torch without CUDA
+      --weights DIR    weights that the image carries (container/weights/README.md)
+      --tag NAME       the image's name [default: giblet-hpc]
+      --engine NAME    docker, podman or buildah [default: the first that is installed]
+      -- ARGUMENT...   further arguments of the engine's own build command
+    """
     if not BUILD.is_file():
         raise ConfigError(
             "the image is built from a clone of the repository, and this is an installed package",

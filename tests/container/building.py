@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("buildah", "mmdebstrap", "apptainer", "mksquashfs", "newuidmap")
+PROGRAMS = (
+    "buildah", "mmdebstrap", "apptainer", "mksquashfs", "newuidmap", "podman", "runc", "docker",
+    "dockerd",
+)  # fmt: skip
 BASE = "localhost/giblet-base"
 TAG = "localhost/giblet-tests"
 BUILDER = "giblet-builder"
@@ -51,6 +54,7 @@ def build() -> Built:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     subprocess.run(["useradd", "--create-home", BUILDER], check=False, capture_output=True)
+    use_storage(folder)
     seconds = {}
     begin = time.monotonic()
     run("container/testbed/base.sh", BASE)
@@ -81,10 +85,22 @@ def build() -> Built:
 def remove() -> None:
     """Remove what was built, if anything was."""
     if build.cache_info().currsize:
-        shutil.rmtree(build().folder, ignore_errors=True)
-        subprocess.run(["buildah", "rmi", "--force", TAG], check=False, capture_output=True)
+        folder = build().folder
+        subprocess.run(["buildah", "rmi", "--all", "--force"], check=False, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        del os.environ["CONTAINERS_STORAGE_CONF"]
         subprocess.run(["userdel", "--remove", BUILDER], check=False, capture_output=True)
         build.cache_clear()
+
+
+def use_storage(folder: Path) -> None:
+    """Have buildah and podman keep all images in a folder of ours, which ends with the tests."""
+    file = folder / "storage.conf"
+    file.write_text(
+        '[storage]\ndriver = "overlay"\n'
+        f'graphroot = "{folder}/storage"\nrunroot = "{folder}/storage-run"\n'
+    )
+    os.environ["CONTAINERS_STORAGE_CONF"] = str(file)
 
 
 def fill_wheelhouse(folder: Path) -> None:
@@ -94,13 +110,16 @@ def fill_wheelhouse(folder: Path) -> None:
     run(*pip, "-r", "container/cpu.txt")
 
 
-def build_image(source: Path, wheels: Path, *more: str) -> None:
-    """Build the image from a source tree on the base without CUDA, with no registry."""
+def build_image(source: Path, wheels: Path, *more: str, engine: Sequence[str] = ()) -> None:
+    """Build the image from a source tree on the base without CUDA, with no registry.
+
+    ``more`` goes to build.sh, ``engine`` to the engine itself.
+    """
     run(
         str(source / "container" / "build.sh"), "--engine", "buildah", "--base", BASE,
         "--torch", "container/cpu.txt", "--tag", TAG, *more, "--", "--pull-never",
         "--volume", f"{wheels}:/wheelhouse:ro",
-        "--build-arg", "PIP_OPTIONS=--no-index --find-links=/wheelhouse",
+        "--build-arg", "PIP_OPTIONS=--no-index --find-links=/wheelhouse", *engine,
     )  # fmt: skip
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from giblet_hpc import __version__
+from tests.conftest import Cli
 from tests.container import building
 from tests.container.building import ROOT, SITE, TAG, Built, as_builder
 
@@ -123,6 +127,11 @@ def test_the_entrypoint_and_the_labels(built: Built) -> None:
     config = json.loads(said)["OCIv1"]["config"]
     assert config["Entrypoint"] == ["/opt/giblet/bin/giblet-hpc"]
     assert "User" not in config
+    labels = {n.rpartition(".")[2]: v for n, v in config["Labels"].items() if "giblet" in n}
+    assert labels == {
+        "torch": metadata.version("torch").partition("+")[0], "cuda": "none", "nccl": "none",
+        "minimum-driver": "none",
+    }  # fmt: skip
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
     assert not any(value.startswith(("NCCL", "LD_LIBRARY_PATH")) for value in config["Env"])
 
@@ -143,13 +152,67 @@ def test_a_change_of_the_code_ships_little(built: Built, tmp_path: Path) -> None
     assert sum(before.values()) > 500_000_000
 
 
+@pytest.fixture
+def profile(built: Built, tmp_path: Path) -> Iterator[str]:
+    """The path of a cluster profile with the SIF file."""
+    file = tmp_path / "site.yaml"
+    file.write_text(f"scheduler: local\nimage: {built.sif}\n")
+    yield str(file)
+
+
+def test_the_commands_check_and_enter_it(built: Built, profile: str, cli: Cli) -> None:
+    facts = json.loads(cli("image", "check", "--cluster", profile, "--json").stdout)
+    assert facts["ok"]
+    assert facts["digest"] == f"sha256:{hashlib.sha256(built.sif.read_bytes()).hexdigest()}"
+    assert {check["check"] for check in facts["checks"]} >= {"packages", "verbs", "gpu"}
+    show = "import os, sys; print(sys.prefix, os.environ['HOME'], os.getcwd()); sys.exit(5)"
+    done = cli("image", "exec", "--cluster", profile, "--", "python", "-c", show, check=False)
+    assert done.stdout.split() == ["/opt/giblet", "/opt/giblet-home", str(cli.folder)]
+    assert done.returncode == 5
+
+
+def weights_folder(source: Path) -> Path:
+    """Make weights as a hub's cache holds them, and their checksums; return their folder."""
+    folder = source / "container" / "mine"
+    blob = folder / "models--lab--tiny" / "blobs" / "0123"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  ./models--lab--tiny/blobs/0123\n")
+    return folder
+
+
+def test_weights_that_are_not_what_they_were_stop_the_build(built: Built, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", ".venv", "*cache*"))
+    folder = weights_folder(source)
+
+    def check() -> None:
+        options = ("--weights", "container/mine", "--tag", "localhost/giblet-weights")
+        building.build_image(source, built.folder / "wheels", *options,
+                             engine=("--target", "weights"))  # fmt: skip
+
+    check()
+    (folder / "more").write_text("not in the list")
+    with pytest.raises(AssertionError, match=r"not in SHA256SUMS: \./more"):
+        check()
+    (folder / "more").unlink()
+    (folder / "models--lab--tiny" / "blobs" / "0123").write_bytes(b"other")
+    with pytest.raises(AssertionError, match="blobs/0123: FAILED"):
+        check()
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(AssertionError, match="no SHA256SUMS beside the weights"):
+        check()
+
+
 def layers() -> dict[str, int]:
     """Return the image's layers and their unpacked sizes."""
     said = subprocess.run(
         ["buildah", "inspect", "--type", "image", TAG], capture_output=True, text=True, check=True
     ).stdout
     wanted = json.loads(said)["OCIv1"]["rootfs"]["diff_ids"]
-    record = Path("/var/lib/containers/storage/overlay-layers/layers.json")
+    storage = Path(os.environ["CONTAINERS_STORAGE_CONF"]).parent / "storage"
+    record = storage / "overlay-layers" / "layers.json"
     sizes = {layer["diff-digest"]: layer["diff-size"] for layer in json.loads(record.read_text())
              if "diff-digest" in layer}  # fmt: skip
     return {layer: sizes[layer] for layer in wanted}

@@ -12,7 +12,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ import pytest
 
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs import lease
+from tests.conftest import python_for_all
 from tests.slurm.conftest import (
     PROFILE,
     Prepared,
@@ -196,16 +196,8 @@ def members() -> Iterator[None]:
             ["useradd", "--no-create-home", "--gid", "giblet-lab", user],
             check=False, capture_output=True,
         )  # fmt: skip
-    opened = []
-    for path in (Path(sys.base_prefix), Path(sys.prefix)):
-        for folder in (path, *path.parents):
-            mode = folder.stat().st_mode
-            if not mode & 0o001:
-                folder.chmod(mode | 0o001)
-                opened.append((folder, mode))
-    yield
-    for folder, mode in opened:
-        folder.chmod(mode)
+    with python_for_all():
+        yield
     for user in USERS:
         subprocess.run(["userdel", user], check=True, capture_output=True)
     subprocess.run(["groupdel", "giblet-lab"], check=False, capture_output=True)
