@@ -74,6 +74,12 @@ class Cli:
         return done
 
 
+def leave_out(tier: str, why: str) -> None:
+    """Skip a test that this machine cannot run, or fail where $GIBLET_REQUIRE names its tier."""
+    give_up = pytest.fail if tier in os.environ.get("GIBLET_REQUIRE", "") else pytest.skip
+    give_up(why)
+
+
 @contextlib.contextmanager
 def python_for_all() -> Iterator[None]:
     """Let other users reach this Python, for a while."""

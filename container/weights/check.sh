@@ -3,8 +3,11 @@
 # is fine. Usage: check.sh FOLDER
 set -eu
 cd "$1"
-find . -type f ! -name SHA256SUMS ! -path ./README.md ! -path ./check.sh | sort >/tmp/there
-if [ ! -s /tmp/there ]; then
+there=$(mktemp)
+named=$(mktemp)
+trap 'rm -f "$there" "$named"' EXIT
+find . -type f ! -name SHA256SUMS ! -path ./README.md ! -path './*.sh' | sort >"$there"
+if [ ! -s "$there" ]; then
     exit 0
 fi
 if [ ! -f SHA256SUMS ]; then
@@ -12,8 +15,8 @@ if [ ! -f SHA256SUMS ]; then
     exit 1
 fi
 sha256sum --check --quiet SHA256SUMS
-sed 's/^[0-9a-f]* [ *]//' SHA256SUMS | sort >/tmp/named
-unnamed=$(comm -23 /tmp/there /tmp/named)
+sed 's/^[0-9a-f]* [ *]//' SHA256SUMS | sort >"$named"
+unnamed=$(comm -23 "$there" "$named")
 if [ -n "$unnamed" ]; then
     echo "not in SHA256SUMS: $unnamed" >&2
     exit 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from giblet_hpc.errors import JobError
-from giblet_hpc.jobs import attempts, child, lease, slurm
+from giblet_hpc.jobs import attempts, child, cluster, lease, slurm
 from giblet_hpc.jobs.attempts import Attempt
 from giblet_hpc.runs import RunPaths
 
@@ -62,10 +63,11 @@ def strike(paths: RunPaths, fault: Fault) -> Attempt:
     attempt = attempts.all_attempts(paths)[-1]
     job = str(state["job"])
     host = attempt.nodes()[max(attempt.nodes())]["host"]
+    limit = _short_limit(attempt, cluster.of_run(paths).lead_seconds)
     on_last_node = ["--overlap", f"--nodelist={host}", "--nodes=1", "--ntasks=1"]
     commands = {
         "preempt": ["scancel", "--signal=TERM", job],
-        "walltime": ["scontrol", "update", f"JobId={job}", f"TimeLimit={_short_limit(attempt)}"],
+        "walltime": ["scontrol", "update", f"JobId={job}", f"TimeLimit={limit}"],
         "kill-node": ["srun", f"--jobid={job}", *on_last_node, sys.executable, "-m",
                       "giblet_hpc.jobs.drill", str(paths.root)],
     }  # fmt: skip
@@ -74,9 +76,10 @@ def strike(paths: RunPaths, fault: Fault) -> Attempt:
     return attempt
 
 
-def _short_limit(attempt: Attempt) -> int:
-    minutes = (time.time() - attempt.facts()["started"]) / 60
-    return int(minutes) + 2
+def _short_limit(attempt: Attempt, lead_seconds: int) -> int:
+    """Return a time limit in minutes that leaves the lead, and a little more."""
+    minutes = (time.time() - attempt.facts()["started"] + lead_seconds) / 60
+    return math.ceil(minutes) + 1
 
 
 def observe(

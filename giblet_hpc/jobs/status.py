@@ -52,6 +52,7 @@ def describe(paths: RunPaths) -> dict[str, Any]:
     }
     if parts := _parts(paths):
         stages["preprocess"]["parts"] = parts
+        _sum_up(stages["preprocess"], parts)
     checkpoints = sorted((paths.root / "checkpoints").glob("**/step-*/manifest.json"))
     return {
         "run": paths.name,
@@ -90,6 +91,18 @@ def _parts(paths: RunPaths) -> dict[str, dict[str, Any]]:
     """Return where the parts of preprocess stand that have jobs of their own."""
     folder = paths.part_state("x").parent
     return {file.stem: read_json(file) for file in sorted(folder.glob("*.json"))}
+
+
+def _sum_up(state: dict[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say of preprocess that it runs while parts of it do, though its last job still waits."""
+    running = [part for part in parts.values() if part["status"] == "running"]
+    if state["status"] != "queued" or not running:
+        return
+    done = [part for part in parts.values() if part["status"] == "complete"]
+    state.update(status="running", phase=f"{len(done)} of {len(parts)} parts complete")
+    state["age_seconds"] = round(time.time() - max(part["heartbeat"] for part in running))
+    for key in ("waiting_for", "expected_start"):
+        state.pop(key, None)
 
 
 def next_command(paths: RunPaths, stages: dict[str, Any], *, running_now: bool) -> str:

@@ -21,9 +21,9 @@ from giblet_hpc.beacon import give_stacks_when_asked, take_signals
 from giblet_hpc.errors import GibletError, StoreError
 from giblet_hpc.files import write_json
 from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
+from giblet_hpc.stages import WEIGHTS
 
 PR_SET_PDEATHSIG = 1
-WEIGHTS = Path("/opt/weights")
 """Where the image keeps weights, laid out as a Hugging Face cache."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

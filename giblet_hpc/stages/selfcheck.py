@@ -15,6 +15,9 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from transformers.utils import cached_file
+
+from giblet_hpc.stages import WEIGHTS
 
 IMAGE_ROOT = Path("/opt/giblet")
 PACKAGES = (
@@ -93,6 +96,21 @@ def codec() -> str:
     return f"encodec {metadata.version('encodec')}"
 
 
+def weights(folder: Path = WEIGHTS) -> str:
+    """Models that the image carries have to be found by their names, without internet."""
+    names = [path.name.removeprefix("models--") for path in sorted(folder.glob("models--*"))]
+    if not names:
+        return "skipped: the image carries no weights"
+    for name in (name.replace("--", "/", 1) for name in names):
+        try:
+            found = Path(cached_file(name, "config.json", cache_dir=folder, local_files_only=True))
+        except OSError as error:
+            raise CheckError(f"{name} is not found by its name: is refs/main there?") from error
+        if broken := [file.name for file in found.parent.iterdir() if not file.exists()]:
+            raise CheckError(f"{name}: files are missing: {', '.join(broken)}")
+    return f"{len(names)} models in {folder}"
+
+
 def gpu() -> str:
     """A product on the GPU, where there is one."""
     if torch.version.cuda is None:
@@ -106,7 +124,7 @@ def gpu() -> str:
 
 
 CHECKS: tuple[Callable[[], str], ...] = (
-    packages, isolation, arithmetic, processes, verbs, codec, gpu,
+    packages, isolation, arithmetic, processes, verbs, codec, weights, gpu,
 )  # fmt: skip
 
 

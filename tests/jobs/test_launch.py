@@ -248,6 +248,16 @@ def test_status_names_the_next_command(paths: RunPaths, monkeypatch: pytest.Monk
     assert status.describe(paths)["next"] == ""
 
 
+def test_preprocess_runs_while_its_parts_do(paths: RunPaths) -> None:
+    lease.take(paths, "local", (str(os.getpid()),))
+    paths.update_state("preprocess", status="queued")
+    for part, state in (("plan", "complete"), ("s-1", "running"), ("s-2", "queued")):
+        paths.update_state("preprocess", part=part, status=state)
+    facts = status.describe(paths)
+    assert facts["stages"]["preprocess"]["status"] == "running"
+    assert "1 of 3 parts complete; seen 0 s ago" in status.as_text(facts)
+
+
 def test_runs_are_chosen_by_name_or_by_age(paths: RunPaths) -> None:
     folder = paths.root.parent
     assert status.choose_run(folder, None).name == "a run"

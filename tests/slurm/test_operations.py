@@ -23,7 +23,7 @@ import pytest
 
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs import lease
-from tests.conftest import python_for_all
+from tests.conftest import leave_out, python_for_all
 from tests.slurm.conftest import (
     PROFILE,
     Prepared,
@@ -285,7 +285,7 @@ def sshd(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """A real sshd on loopback and the key that opens it."""
     program = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(program).exists():
-        pytest.skip("needs sshd; slurm/testcluster/install.sh installs it")
+        leave_out("slurm", "needs sshd; slurm/testcluster/install.sh installs it")
     for name in ("host", "user"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True
