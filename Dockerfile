@@ -59,7 +59,9 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --require-hashes \
         -r /locks/run.lock
 COPY --from=code /wheels /opt/wheels
-RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /opt/wheels/*.whl
+# HOME is mounted there: on a root that cannot be written the place has to exist.
+RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /opt/wheels/*.whl \
+    && mkdir /opt/giblet-home
 # An empty PYTHONPATH keeps the host's out, a safe path the packages of the working folder.
 ENV PATH=/opt/giblet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH= \
