@@ -79,6 +79,12 @@ def test_from_raw_files_to_a_report_in_the_image(lab: Path) -> None:
     assert {attempt["image"]["digest"] for attempt in recorded} == {digest}
     assert json.loads(cli("scores", "inside", "--json").stdout)
     assert paths.report.is_file()
+    checkup = ["doctor", "--cluster", str(cli.profile), "--ranks", "4", "--nodes", "2", "--job"]
+    found = json.loads(as_user(USERS[0], cli, *checkup, "--json").stdout)
+    assert not [row for row in found if row["level"] == "fail"]
+    inside = [row["seen"] for row in found if "checks inside hold" in row["seen"]]
+    assert [seen[:3] for seen in inside] == ["n1:", "n2:"]
+    assert all("not looked at:" in seen and "gpu" in seen for seen in inside)
     wait_until(lambda: not queue())
     wait_until(lambda: not processes_named("squashfuse_ll"), 30)
 

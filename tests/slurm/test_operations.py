@@ -171,7 +171,11 @@ def test_the_doctor_measures_between_nodes(slurm: SlurmCli) -> None:
     assert len(seen) == 4
     assert "1 MiB inside a node by gloo" in seen[0]
     assert "32 MiB over 4 ranks by gloo" in seen[-1]
-    assert {row["seen"][:3] for row in found if row["check"] == "shared memory"} == {"n1:", "n2:"}
+    shared = [row["seen"] for row in found if row["check"] == "shared files"]
+    assert [seen[:3] for seen in shared] == ["n1:", "n2:"]
+    assert all("files of all 2 nodes were there" in seen for seen in shared)
+    (clocks,) = [row for row in found if row["check"] == "clocks"]
+    assert clocks["seen"].startswith("the clocks of 2 nodes are at most 0.")
     # The network was a hundred times as fast once, says the record.
     record = slurm.runs / ".doctor" / "baselines.json"
     baselines = json.loads(record.read_text())
