@@ -94,13 +94,7 @@ class Trainer:
             weight_decay=config.train.weight_decay,
             fused=world.device.type == "cuda",
         )
-        self._wrapped: nn.Module = self.model
-        if world.size > 1:
-            # DDP otherwise regroups its buckets after the first step, so that a resumed run would
-            # sum gradients in another order than an undisturbed one.
-            self._wrapped = DistributedDataParallel(
-                self.model, gradient_as_bucket_view=True, find_unused_parameters=True
-            )
+        self._wrapped = self._over_ranks(self.model)
         self._autocast = uses_bf16(config, world.device)
         self.step = 0
         self.finished = False
@@ -114,6 +108,16 @@ class Trainer:
         self.data = paths.data_digest()
         self._pace = Pace()
         self.steps_per_epoch = self._count_steps()
+
+    def _over_ranks(self, model: nn.Module) -> nn.Module:
+        """Return the model with gradients summed over all ranks."""
+        if self.world.size == 1:
+            return model
+        # DDP otherwise regroups its buckets after the first step, so that a resumed run would sum
+        # gradients in another order than an undisturbed one.
+        return DistributedDataParallel(
+            model, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
 
     def _count_steps(self) -> int:
         options = self.config.train

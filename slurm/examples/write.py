@@ -7,6 +7,7 @@ python slurm/examples/write.py
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from giblet_hpc.jobs import cluster, queueing
@@ -16,8 +17,8 @@ from giblet_hpc.runs import STAGES, RunPaths
 HERE = Path(__file__).parent
 
 
-def main() -> None:
-    """Write one file for each job."""
+def scripts() -> Iterator[tuple[str, str]]:
+    """Yield each job's file name and script."""
     profile = cluster.load(HERE.parent / "clusters" / "a100-infiniband.yaml")
     size = size_of(profile, gpus=8, ranks=None, nodes=None, default=1)
     paths = RunPaths(Path("/lab/runs/movie"))
@@ -33,7 +34,13 @@ def main() -> None:
         for number, step in enumerate(steps, start=1):
             script = queueing.script(profile, step.order(""))
             name = f"{stage}-{number}.sbatch" if len(steps) > 1 else f"{stage}.sbatch"
-            (HERE / name).write_text(script.replace(sys.executable, "/opt/python"))
+            yield name, script.replace(sys.executable, "/opt/python")
+
+
+def main() -> None:
+    """Write one file for each job."""
+    for name, script in scripts():
+        (HERE / name).write_text(script)
 
 
 if __name__ == "__main__":
