@@ -42,5 +42,5 @@ docs: venv  ## write docs/reference from the schema and the command line
 lock:  ## renew the lock files
 	container/lock.sh
 
-clean:  ## remove the environment and what the demo, the tour and the tutorial made
-	rm -rf $(VENV) demo data tutorial
+clean:  ## remove the environment and the demo's files
+	rm -rf $(VENV) demo

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# The checks that need a GPU, in one go: the demo over NCCL in bf16, and ten steps of the dense
-# model. Usage: benchmarks/gpu_check.sh FOLDER-FOR-RESULTS
+# The checks that need a GPU, in one go: the self-check, the doctor with its all-reduce over all GPUs,
+# the demo over NCCL in bf16, and ten steps of the dense model. Usage: benchmarks/gpu_check.sh FOLDER-FOR-RESULTS
 set -uo pipefail
 out=${1:?a folder for the results}
 work=$(mktemp -d)
 cli="python3 -m giblet_hpc.cli"
+gpus=$(nvidia-smi --list-gpus | wc -l)
 set -x
+python3 -m giblet_hpc.stages.selfcheck | tee "$out/selfcheck.txt"
+$cli doctor --cluster local --gpus "$gpus" --job --runs "$work/runs" | tee "$out/doctor.txt"
 time python3 benchmarks/dense_steps.py >"$out/dense.json" || echo "dense failed"
 cat "$out/dense.json"
 time $cli synthesize "$work/data"

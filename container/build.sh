@@ -34,16 +34,23 @@ fi
 [ -n "$engine" ] || { echo "none of docker, podman, buildah is installed" >&2 && exit 1; }
 version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/giblet_hpc/__init__.py")
 revision=$(git -C "$root" describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
-pinned() { # pinned PACKAGE: its version in the lock
-    sed -n "s/^$1==\([0-9.]*\).*/\1/p" "$root/$lock"
+pinned() { # pinned PATTERN: the version of the package in the lock
+    sed -nE "s/^($1)==([0-9.]*).*/\\2/p" "$root/$lock" | head -n 1
 }
+cuda=$(pinned 'nvidia-cuda-runtime[-cu0-9]*' | cut -d. -f1,2)
+nccl=$(pinned 'nvidia-nccl-cu[0-9]*')
+# The oldest driver for each major version, from CUDA's release notes.
+case $cuda in
+    13.*) driver=580.65.06 ;;
+    12.*) driver=525.60.13 ;;
+    *) driver=none ;;
+esac
 arguments+=(
     --build-arg "VERSION=$version" --build-arg "REVISION=$revision" --tag "$tag"
     --build-arg "TORCH_LOCK=$lock" --build-arg "TORCH=$(pinned torch)"
+    --build-arg "CUDA=${cuda:-none}" --build-arg "NCCL=${nccl:-none}"
+    --build-arg "MINIMUM_DRIVER=$driver"
 )
-if [ -z "$(pinned nvidia-nccl-cu13)" ]; then
-    arguments+=(--build-arg CUDA=none --build-arg NCCL=none --build-arg MINIMUM_DRIVER=none)
-fi
 # The same sources give the same layers, whenever they are built.
 stamp=$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)
 case $engine in

@@ -169,6 +169,19 @@ class RunPaths:
         ConfigError
             When the run exists with another config; its message lists the differing fields.
         """
+        self.require_same(config)
+        if not self.config.is_file():
+            self.root.mkdir(parents=True, exist_ok=True)
+            config_io.save(config, self.config)
+
+    def require_same(self, config: RunConfig) -> None:
+        """Check that the run, if it exists, has this config.
+
+        Raises
+        ------
+        ConfigError
+            When it has another one; the message lists the differing fields.
+        """
         if self.config.is_file():
             changed = config_io.differences(
                 config_io.plain(self.load_config()), config_io.plain(config)
@@ -179,9 +192,6 @@ class RunPaths:
                     hint="give the new settings a name of their own with --name, or put the old "
                     "run aside with --force",
                 )
-            return
-        self.root.mkdir(parents=True, exist_ok=True)
-        config_io.save(config, self.config)
 
     def read_state(self) -> dict[str, Any]:
         """Return the state: a dict of stages, each with status, phase, step, heartbeat."""

@@ -35,7 +35,9 @@ def call(*arguments: str) -> Result:
         (["submit", "pipeline", "--config", DEMO, "--time", "8:00:00"], "--time needs a cluster"),
         (["submit", "pipeline", "--config", DEMO, "--after", "7"], "--after needs a cluster"),
         (["submit", "train", "--config", DEMO], "giblet-hpc submit pipeline --config"),
-        (["submit", "pipeline", "--config", DEMO, "--name", "a/b"], "cannot be a folder's name"),
+        (["submit", "pipeline", "--config", DEMO, "--name", "a/b"], "cannot be a run's name"),
+        (["run", "preprocess", "a/b", "--config", DEMO], "cannot be a run's name"),
+        (["submit", "train", "--config", DEMO, "--force"], "--force starts anew"),
         (["submit", "train", "--cluster", "my.yaml"], "no cluster profile my.yaml"),
         (
             ["submit", "evaluate", "--sweep", "train.lr=1,2", *PLAIN],
@@ -111,3 +113,55 @@ def test_training_that_is_complete_is_not_begun_again(runs: Path) -> None:
     assert "train is complete already" in done.output
     assert paths.stage_state("train")["ranks"] == 4
     assert not paths.cluster.exists()
+
+
+def test_what_is_refused_moves_nothing_aside(runs: Path) -> None:
+    from giblet_hpc import config_io
+
+    paths = RunPaths(runs / "demo")
+    paths.create(config_io.load(Path(DEMO)))
+    before = paths.config.read_bytes()
+    for refused in (
+        ["submit", "train", "--config", DEMO, "--force"],
+        ["submit", "pipeline", "--config", DEMO, "--force", "--set", "train.lr=abc"],
+        ["submit", "train", "--config", DEMO, "--set", "train.lr=1"],
+        ["run", "train", "demo", "--config", DEMO, "--set", "train.lr=1"],
+    ):
+        assert call(*refused).exit_code in (1, 2), refused
+        assert paths.config.read_bytes() == before
+        assert [path.name for path in runs.iterdir()] == ["demo"]
+
+
+def test_a_dry_run_of_a_run_begun_anew(runs: Path) -> None:
+    from giblet_hpc import config_io
+
+    paths = RunPaths(runs / "demo")
+    paths.create(config_io.load(Path(DEMO)))
+    for stage in ("preprocess", "train", "evaluate"):
+        paths.update_state(stage, status="complete")
+    again = ["submit", "pipeline", "--config", DEMO, "--dry-run"]
+    assert "nothing is left to do" in call(*again).output
+    assert "# preprocess" in call(*again, "--force").output
+    other = call(*again, "--set", "train.lr=1")
+    assert "exists with another config" in other.output
+    assert "--force" in other.output
+    assert paths.stage_state("train")["status"] == "complete"
+
+
+def test_a_run_of_a_cluster_is_not_spread_so_here(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from giblet_hpc import config_io
+    from giblet_hpc.cli import submitting
+    from giblet_hpc.jobs import cluster
+
+    paths = RunPaths(runs / "demo")
+    paths.create(config_io.load(Path(DEMO)))
+    for stage in ("preprocess", "train"):
+        paths.update_state(stage, status="complete", ranks=8, nodes=4, gpus=8)
+    cluster.save(cluster.Cluster(name="far", gpus_per_node=8), paths.cluster)
+    jobs = []
+    monkeypatch.setattr(submitting, "run_stages", lambda job, *_, **__: jobs.append(job) or 0)
+    monkeypatch.setattr(submitting.submit, "default_size", lambda _: 1)
+    assert call("run", "evaluate", "demo").exit_code == 0
+    assert (jobs[0].ranks, jobs[0].nodes, jobs[0].gpus) == (1, 1, 0)

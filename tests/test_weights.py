@@ -70,9 +70,10 @@ def test_what_is_not_as_it_was_or_not_named_is_refused(folder: Path) -> None:
     blob.write_bytes(b"other")
     assert "blobs/abc: FAILED" in script(folder, "check.sh", str(folder)).stdout
     blob.write_bytes(good)
-    (folder / "more").touch()
-    assert "not in SHA256SUMS: ./more" in script(folder, "check.sh", str(folder)).stderr
-    (folder / "more").unlink()
+    (blob.parent / "more.sh").touch()
+    said = script(folder, "check.sh", str(folder)).stderr
+    assert "not in SHA256SUMS: ./models--lab--tiny/blobs/more.sh" in said
+    (blob.parent / "more.sh").unlink()
     (folder / "SHA256SUMS").unlink()
     done = script(folder, "check.sh", str(folder))
     assert done.returncode == 1

@@ -6,7 +6,7 @@ cd "$1"
 there=$(mktemp)
 named=$(mktemp)
 trap 'rm -f "$there" "$named"' EXIT
-find . -type f ! -name SHA256SUMS ! -path ./README.md ! -path './*.sh' | sort >"$there"
+find . -type f ! -name SHA256SUMS ! -path ./README.md ! -path ./check.sh ! -path ./fetch.sh | sort >"$there"
 if [ ! -s "$there" ]; then
     exit 0
 fi

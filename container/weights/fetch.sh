@@ -13,5 +13,5 @@ fi
 # What a name without a revision stands for, offline.
 mkdir -p "$folder/refs"
 printf %s "$revision" >"$folder/refs/main"
-find . -type f ! -name SHA256SUMS ! -path ./README.md ! -path './*.sh' -exec sha256sum {} + \
+find . -type f ! -name SHA256SUMS ! -path ./README.md ! -path ./check.sh ! -path ./fetch.sh -exec sha256sum {} + \
     >SHA256SUMS

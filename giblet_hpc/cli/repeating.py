@@ -17,6 +17,8 @@ from giblet_hpc.cli.common import (
 )
 from giblet_hpc.cli.starting import (
     check_choices,
+    check_place,
+    checks_option,
     gpus_option,
     nodes_option,
     ranks_option,
@@ -38,6 +40,7 @@ from giblet_hpc.runs import STAGES, RunPaths
 @nodes_option
 @time_option
 @click.option("--from", "step", type=click.IntRange(1), help="Go back to this step's checkpoint.")
+@checks_option
 @wait_option
 @json_option
 def resubmit_command(
@@ -49,6 +52,7 @@ def resubmit_command(
     nodes: int | None,
     time: str | None,
     step: int | None,
+    no_checks: bool,
     wait: bool,
     as_json: bool,
 ) -> None:
@@ -57,11 +61,14 @@ def resubmit_command(
     paths = RunPaths(status.choose_run(runs, name).root.resolve())
     profile = cluster.choose(cluster_choice) if cluster_choice else cluster.of_run(paths)
     check_choices(profile, {"time": time})
-    size = submit.size_again(paths, profile, moved=cluster_choice is not None)
     if gpus or ranks or nodes:
         size = size_of(
             profile, gpus=gpus, ranks=ranks, nodes=nodes, default=submit.default_size(profile)
         )
+    else:
+        size = submit.size_again(paths, profile, moved=cluster_choice is not None)
+    if "train" in submit.remaining(paths, STAGES) and not no_checks:
+        check_place(paths.root, profile, size)
     if step:
         submit.go_back(paths, step)
     start(paths, STAGES, profile=profile, size=size, wait=wait, as_json=as_json, time=time)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from giblet_hpc import config_io
-from giblet_hpc.cli.common import keep_umask
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs import doctor, findings, forks, lease, logs, status, submit
+from giblet_hpc.jobs import doctor, findings, lease, logs, status, submit
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.size import Size, walltime
 from giblet_hpc.runs import RunPaths, Stage
@@ -28,49 +25,10 @@ nodes_option = click.option(
     "--nodes", type=click.IntRange(1), help="Nodes. [default: as few as hold the GPUs]"
 )
 time_option = click.option("--time", help="Walltime of a job, such as 8:00:00.")
+checks_option = click.option(
+    "--no-checks", is_flag=True, help="Do not look first whether it can work here."
+)
 wait_option = click.option("--wait", is_flag=True, help="Show the log and wait for the end.")
-
-
-def prepare(
-    runs: Path,
-    config_file: Path | None,
-    name: str | None,
-    overrides: tuple[str, ...],
-    *,
-    first: Stage,
-) -> RunPaths:
-    """Return the run to work on from stage ``first``, made from the config when one is given."""
-    keep_umask()
-    if config_file is None:
-        return known(runs, name, overrides)
-    paths = RunPaths((runs / (name or config_file.stem)).resolve())
-    config = config_io.load(config_file, overrides)
-    if first != "preprocess" and not paths.config.is_file():
-        raise JobError(
-            f"there is no run {paths.name} yet whose preprocess is complete",
-            hint=f"giblet-hpc submit pipeline --config {config_file}",
-        )
-    if aside := forks.make_way(paths, config):
-        click.echo(f"an earlier run {paths.name} had finished nothing; it is now {aside}", err=True)
-    paths.create(config)
-    return paths
-
-
-def known(runs: Path, name: str | None, overrides: tuple[str, ...]) -> RunPaths:
-    """Return a run that exists, whose config stays as it is."""
-    if overrides:
-        raise ConfigError(
-            "--set without --config would change a run's config",
-            hint="--fork NEW makes a new run with the changed settings",
-        )
-    return RunPaths(status.choose_run(runs, name).root.resolve())
-
-
-def new_name(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Check a run's name, which is a folder's name."""
-    if value is not None and not re.fullmatch(r"[^/\s.-][^/\n]*", value):
-        raise click.BadParameter(f"{value!r} cannot be a folder's name")
-    return value
 
 
 def check_choices(profile: Cluster, options: Mapping[str, Any]) -> None:
@@ -92,10 +50,10 @@ def check_choices(profile: Cluster, options: Mapping[str, Any]) -> None:
             )
 
 
-def check_place(paths: RunPaths, profile: Cluster, size: Size) -> None:
+def check_place(folder: Path, profile: Cluster, size: Size) -> None:
     """Refuse what is bound to fail before it waits in a queue."""
     found = doctor.examine(
-        profile, [paths.root], nodes=size.nodes, gpus=size.gpus,
+        profile, [folder], nodes=size.nodes, gpus=size.gpus,
         on_node=profile.scheduler == "local",
     )  # fmt: skip
     findings.require_good(found)
@@ -109,7 +67,6 @@ def start(
     size: Size,
     wait: bool,
     as_json: bool,
-    checks: bool = True,
     **choices: Any,
 ) -> None:
     """Submit what is left of ``stages``; a live run is shown instead."""
@@ -120,8 +77,6 @@ def start(
         click.echo(f"run {paths.name} is taken: {held}", err=True)
     elif left:
         submit.check_order(paths, left)
-        if checks and "train" in left:
-            check_place(paths, profile, size)
         ids = submit.submit(paths, left, profile=profile, size=size, **choices)
         where = f" as {profile.scheduler} job {', '.join(ids)}"
         click.echo(f"submitted {', '.join(left)} of run {paths.name}{where}", err=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from giblet_hpc import config_io
+from giblet_hpc.cli import target
 from giblet_hpc.cli.common import (
     cluster_option,
     config_option,
     json_option,
-    keep_umask,
     name_argument,
     run_name,
     runs_option,
@@ -23,19 +23,18 @@ from giblet_hpc.cli.common import (
 from giblet_hpc.cli.starting import (
     check_choices,
     check_place,
+    checks_option,
     gpus_option,
-    known,
-    new_name,
     nodes_option,
-    prepare,
     raise_failure,
     ranks_option,
     start,
     time_option,
     wait_option,
 )
+from giblet_hpc.cli.target import Target
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.jobs import attempts, cluster, forks, lease, status, submit
+from giblet_hpc.jobs import attempts, cluster, forks, lease, submit
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.size import Size, size_of
 from giblet_hpc.jobs.stagejob import StageJob
@@ -49,7 +48,6 @@ from giblet_hpc.runs import STAGES, RunPaths, Stage
 @click.option(
     "--name",
     shell_complete=run_name,
-    callback=new_name,
     help="Name of the run. [default: that of the config's file; else the run that changed last]",
 )
 @set_option
@@ -64,7 +62,6 @@ from giblet_hpc.runs import STAGES, RunPaths, Stage
 @click.option(
     "--fork",
     metavar="NEW",
-    callback=new_name,
     help="A new run from this one, with --set's changes.",
 )
 @click.option("--force", is_flag=True, help="Start anew; a run of that name is moved aside.")
@@ -72,7 +69,7 @@ from giblet_hpc.runs import STAGES, RunPaths, Stage
 @click.option(
     "--sweep", "axes", multiple=True, metavar="FIELD=A,B", help="A run for each value (train)."
 )
-@click.option("--no-checks", is_flag=True, help="Do not look first whether it can work here.")
+@checks_option
 @wait_option
 @click.option("--dry-run", is_flag=True, help="Print the scripts and commands and do nothing.")
 @json_option
@@ -92,61 +89,48 @@ def submit_command(what: str, **options: Any) -> None:
     stages = submit.stages_of(what)
     if options["axes"] and what != "train":
         raise ConfigError("--sweep is for `submit train`")
+    if options["axes"] and options["dry_run"]:
+        raise ConfigError("--dry-run shows one run's jobs: leave --sweep out")
+    meant = _target(options, stages[0])
     if options["dry_run"]:
-        click.echo(_dry_run(stages, profile, size, options))
+        click.echo(_dry_run(meant, stages, profile, size, options))
         return
-    paths = _target(options, stages[0])
+    if "train" in stages and not options["no_checks"]:
+        check_place(options["runs"], profile, size)
+    paths = meant.make()
     if options["axes"]:
         _sweep(paths, profile, size, options)
         return
     start(
         paths, stages, profile=profile, size=size, wait=options["wait"],
         as_json=options["as_json"], time=options["time"], after=options["after"],
-        rebuild=options["rebuild"], checks=not options["no_checks"],
+        rebuild=options["rebuild"],
     )  # fmt: skip
 
 
-def _target(options: dict[str, Any], first: Stage) -> RunPaths:
-    """Return the run that a submission from a stage on is about; make it where it is new."""
+def _target(options: dict[str, Any], first: Stage) -> Target:
+    """Return the run that a submission from stage ``first`` is about."""
     runs, file, name = options["runs"], options["config_file"], options["name"]
-    keep_umask()
-    if options["force"]:
-        if file is None:
-            raise ConfigError("--force needs --config: what should the new run be like?")
-        aside = forks.replace(RunPaths((runs / (name or file.stem)).resolve()))
-        if aside:
-            click.echo(f"the run of that name is now {aside}", err=True)
     if options["fork"]:
-        base = status.choose_run(runs, name or (file.stem if file else None))
-        base = RunPaths(base.root.resolve())
-        return forks.fork(base, options["fork"], forks.changed(base, options["overrides"]))
-    if options["axes"] and file is None:
-        return RunPaths(status.choose_run(runs, name).root.resolve())
+        base = name or (file.stem if file else None)
+        return target.find_fork(
+            runs, base, target.check_name(options["fork"]), options["overrides"]
+        )
     overrides = () if options["axes"] else options["overrides"]
-    return prepare(runs, file, name, overrides, first=first)
+    find = target.find_forced if options["force"] else target.find
+    return find(runs, file, name, overrides, first=first)
 
 
 def _dry_run(
-    stages: tuple[Stage, ...], profile: Cluster, size: Size, options: dict[str, Any]
+    meant: Target, stages: Sequence[Stage], profile: Cluster, size: Size, options: dict[str, Any]
 ) -> str:
-    file, runs, rebuild = options["config_file"], options["runs"], options["rebuild"]
-    if options["axes"]:
-        raise ConfigError("--dry-run shows one run's jobs: leave --sweep out")
-    if options["fork"]:
-        base = status.choose_run(runs, options["name"] or (file.stem if file else None))
-        config = forks.changed(base, options["overrides"])
-        paths = RunPaths((base.root.parent / options["fork"]).resolve())
-        shared = forks.shares_preprocess(base, config)
-        left = tuple(stage for stage in stages if not (shared and stage == "preprocess"))
-        parts = submit.planned_parts(config)
-    elif file is None:
-        paths = known(runs, options["name"], options["overrides"])
+    paths, config, rebuild = meant.paths, meant.config, options["rebuild"]
+    if config is None:
         left = submit.remaining(paths, stages, rebuild=rebuild)
         parts = submit.missing_parts(paths, rebuild=rebuild) if "preprocess" in left else []
     else:
-        config = config_io.load(file, options["overrides"])
-        paths = RunPaths((runs / (options["name"] or file.stem)).resolve())
-        left = submit.remaining(paths, stages, rebuild=rebuild)
+        shared = meant.base is not None and forks.shares_preprocess(meant.base, config)
+        left = tuple(stage for stage in stages if not (shared and stage == "preprocess"))
         parts = submit.planned_parts(config)
     return submit.dry_run(
         paths, left, profile=profile, size=size, parts=parts, time=options["time"],
@@ -156,8 +140,6 @@ def _dry_run(
 
 def _sweep(paths: RunPaths, profile: Cluster, size: Size, options: dict[str, Any]) -> None:
     submit.check_order(paths, ("train",))
-    if not options["no_checks"]:
-        check_place(paths, profile, size)
     runs = forks.sweep(paths, options["overrides"], options["axes"])
     ids = submit.submit_sweep(runs, profile=profile, size=size, time=options["time"])
     rows = [{"run": run.name, "job": job} for run, job in ids]
@@ -189,16 +171,20 @@ def run_command(
     rebuild: bool,
 ) -> None:
     """Run a stage here and now, in the foreground."""
-    paths = prepare(runs, config_file, name, overrides, first=stage)
-    submit.check_order(paths, (stage,))
+    meant = target.find(runs, config_file, name, overrides, first=stage)
+    if meant.config is None:
+        submit.check_order(meant.paths, (stage,))
+    paths = meant.make()
     if stage == "train" and not submit.remaining(paths, (stage,)):
         click.echo(f"run {paths.name}: train is complete already", err=True)
         return
     profile = cluster.local_cluster()
-    moved = cluster.of_run(paths).scheduler != "local"
-    count = ranks or submit.size_again(paths, profile, moved=moved).ranks
+    here_before = cluster.of_run(paths).scheduler == "local"
+    size = Size(ranks or submit.default_size(profile))
+    if here_before and ranks is None:
+        size = submit.size_again(paths, profile, moved=False)
     if lease.holder(paths) is None:
         cluster.save(profile, paths.cluster)
-    job = StageJob(str(paths.root), (stage,), count, rebuild=rebuild)
+    job = StageJob(str(paths.root), (stage,), size.ranks, rebuild=rebuild, gpus=size.gpus)
     if run_stages(job, attempts.local_place(), output=sys.stderr):
         raise_failure(paths, (stage,))

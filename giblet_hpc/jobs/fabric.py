@@ -181,8 +181,10 @@ def _gpu_links(topology: str) -> str:
     return "NVLink" if all(re.match(r"NV\d+", cell) for cell in between) else "PCIe"
 
 
-def blocked_peers(matrix: str | None = None) -> list[str]:
+def blocked_peers(matrix: str | None = None) -> list[str] | None:
     """Return the pairs of GPUs that cannot read each other's memory, such as ``0-1 (CNS)``.
+
+    None where nvidia-smi says nothing of two GPUs.
 
     Parameters
     ----------
@@ -191,8 +193,11 @@ def blocked_peers(matrix: str | None = None) -> list[str]:
         that can, letters for why not.
     """
     text = _ask_smi("topo", "-p2p", "r") if matrix is None else matrix
+    rows = _matrix(text)
+    if len(rows) < 2:
+        return None
     found = []
-    for row, cells in enumerate(_matrix(text)):
+    for row, cells in enumerate(rows):
         for column, cell in enumerate(cells):
             if column > row and cell not in ("OK", "X"):
                 found.append(f"{row}-{column} ({cell})")

@@ -88,27 +88,24 @@ def replace(paths: RunPaths) -> Path | None:
     if held is not None:
         raise ConfigError(f"run {paths.name} is in use: {held}", hint=paths.command("cancel"))
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    aside = paths.root.parent / ".replaced" / f"{paths.name}-{stamp}"
-    aside.parent.mkdir(exist_ok=True)
+    folder = paths.root.parent / ".replaced"
+    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
+    aside = next(
+        path for path in (folder / f"{paths.name}-{name}" for name in names) if not path.exists()
+    )
+    folder.mkdir(exist_ok=True)
     paths.root.rename(aside)
     return aside
 
 
-def make_way(paths: RunPaths, config: RunConfig) -> Path | None:
-    """Move a run aside that has finished nothing, when its name is given another config.
-
-    Returns
-    -------
-    Path or None
-        Where it went; None where it stays, as it has finished something, or somebody holds it.
-    """
+def makes_way(paths: RunPaths, config: RunConfig) -> bool:
+    """Return whether a run has finished nothing, and nobody works on it, under another config."""
     if not paths.config.is_file() or lease.holder(paths) is not None:
-        return None
+        return False
     if any(paths.stage_state(stage).get("status") == "complete" for stage in STAGES):
-        return None
-    if not config_io.differences(config_io.plain(paths.load_config()), config_io.plain(config)):
-        return None
-    return replace(paths)
+        return False
+    before = config_io.plain(paths.load_config())
+    return bool(config_io.differences(before, config_io.plain(config)))
 
 
 def sweep(base: RunPaths, overrides: Sequence[str], axes: Sequence[str]) -> list[RunPaths]:

@@ -139,6 +139,8 @@ def gpu_peers(gpus: int) -> Finding:
     if gpus < 2:
         return Finding("gpu peers", "skipped", "not two GPUs that exchange data")
     blocked = fabric.blocked_peers()
+    if blocked is None:
+        return Finding("gpu peers", "skipped", "nvidia-smi does not say how GPUs are linked")
     if not blocked:
         return Finding("gpu peers", "ok", "every pair of GPUs reads each other's memory")
     return Finding(

@@ -6,6 +6,7 @@ The supervisor stays on the host, where Slurm's commands are; only a stage's pro
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -80,20 +81,23 @@ def command(
         folder.mkdir(exist_ok=True)
     # The user's own values travel too: what a site exports about its network has to get in.
     chosen = {n: v for n, v in os.environ.items() if n.startswith(FORWARDED)}
-    chosen |= {**settings, "TMPDIR": str(temporary)}
+    chosen |= settings
     seen = bool(gpus or profile.gpus_per_node)
     if profile.runtime == "apptainer":
         flags = ["--nv"] if seen else []
         flags += ["--home", f"{home}:{HOME}", "--pwd", str(workdir)]
         flags += [part for mount in mounts for part in ("--bind", mount)]
         entered = [program, "--silent", "exec", *flags, profile.image, *inner]
+        chosen["TMPDIR"] = str(temporary)
         return entered, {f"APPTAINERENV_{name}": value for name, value in chosen.items()}
     flags = [*_engine_flags(profile.runtime, gpus=seen), f"--workdir={workdir}"]
     flags += [f"--volume={m if ':' in m else f'{m}:{m}'}" for m in (*mounts, f"{home}:{HOME}")]
-    # By name alone: values stay out of the process list.
-    flags += [f"--env={name}" for name in sorted({*chosen, "HOME"})]
+    # By name alone: values stay out of the process list. But for those that the engine's own
+    # command needs as they are, to find its settings.
+    flags += [f"--env={name}" for name in sorted(chosen)]
+    flags += [f"--env=HOME={HOME}", f"--env=TMPDIR={temporary}"]
     entered = [program, "run", *flags, f"--entrypoint={inner[0]}", profile.image, *inner[1:]]
-    return entered, {**chosen, "HOME": HOME}
+    return entered, chosen
 
 
 def _engine_flags(runtime: str, *, gpus: bool) -> list[str]:
@@ -108,8 +112,11 @@ def _engine_flags(runtime: str, *, gpus: bool) -> list[str]:
     if gpus:
         flags.append("--gpus=all" if runtime == "docker" else "--device=nvidia.com/gpu=all")
     if INFINIBAND.exists():
-        # RDMA registers memory, for which it has to be locked.
-        flags += [f"--device={INFINIBAND}", "--ulimit=memlock=-1"]
+        flags.append(f"--device={INFINIBAND}")
+        unlimited = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] == resource.RLIM_INFINITY
+        if runtime == "docker" or not os.getuid() or unlimited:
+            # RDMA registers memory, for which it has to be locked; who may not, cannot ask for it.
+            flags.append("--ulimit=memlock=-1")
     return flags
 
 

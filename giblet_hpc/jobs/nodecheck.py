@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from giblet_hpc.errors import GibletError
 from giblet_hpc.files import write_json, write_text
 from giblet_hpc.jobs import attempts, cluster, doctor, fabric, start
 from giblet_hpc.jobs.attempts import Place
@@ -55,8 +56,8 @@ class NodeCheck:
         write_text(folder / f"hello-{place.node}", place.host)
         found = doctor.examine(profile, [folder], nodes=place.nodes, gpus=self.gpus, on_node=True)
         found += others(folder, place)
-        if profile.image:
-            found.append(self._look_into_image(profile, place))
+        if profile.image and not any(f.check == "image" and f.level == "fail" for f in found):
+            found.append(self._look_into_image(profile))
         network = fabric.detect()
         facts = {
             "host": place.host, "findings": [asdict(finding) for finding in found],
@@ -72,25 +73,24 @@ class NodeCheck:
         write_json(folder / f"node-{place.node}.json", {**facts, "code": code})
         return code
 
-    def _look_into_image(self, profile: Cluster, place: Place) -> Finding:
+    def _look_into_image(self, profile: Cluster) -> Finding:
         """Run the image's own checks on this node."""
 
         def make(python: str) -> list[str]:
             return [python, "-m", "giblet_hpc.stages.selfcheck"]
 
-        with self._inside(profile, make, {GPUS: str(self.gpus)}) as (command, environment):
-            try:
+        try:
+            with self._inside(profile, make, {GPUS: str(self.gpus)}) as (command, environment):
                 done = subprocess.run(
                     command, env=environment, capture_output=True, text=True,
                     timeout=SELFCHECK_SECONDS, check=False,
                 )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                return Finding(
-                    "image",
-                    "fail",
-                    f"no answer within {SELFCHECK_SECONDS:.0f} s",
-                    "is the image on a file system that this node reads fast?",
-                )
+        except subprocess.TimeoutExpired:
+            why = f"no answer within {SELFCHECK_SECONDS:.0f} s"
+            fix = "is the image on a file system that this node reads fast?"
+            return Finding("image", "fail", why, fix)
+        except (GibletError, OSError) as error:
+            return Finding("image", "fail", str(error), getattr(error, "hint", ""))
         return judge_selfcheck(done.returncode, done.stdout, done.stderr)
 
     @contextlib.contextmanager

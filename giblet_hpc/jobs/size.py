@@ -57,7 +57,8 @@ def size_of(
     if profile.scheduler == "local":
         if nodes and nodes > 1:
             raise ConfigError("--nodes needs a cluster; this is one machine")
-        return Size(ranks or gpus or default, gpus=gpus or 0)
+        gpus = gpus or (profile.gpus_per_node if ranks is None else 0)
+        return Size(ranks or gpus or default, gpus=gpus)
     if gpus and not profile.gpus_per_node:
         raise ConfigError(
             f"--gpus {gpus}: cluster {profile.name} has no GPUs, says its profile",

@@ -81,10 +81,8 @@ def quota(folder: Path) -> Finding:
             )
         except (OSError, subprocess.TimeoutExpired):
             continue
-        for line in done.stdout.splitlines():
-            fields = [field.rstrip("*") for field in line.split()]
-            if len(fields) == 9 and fields[1].isdigit():
-                return _judge_quota(folder, fields)
+        if numbers := _quota_numbers(done.stdout):
+            return _judge_quota(folder, numbers)
     return Finding("quota", "skipped", f"{folder}: no quota that a command here knows of")
 
 
@@ -93,11 +91,25 @@ def mount_point(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.is_mount())
 
 
-def _judge_quota(folder: Path, fields: list[str]) -> Finding:
-    """Judge a line of quota's: the first limit of each kind that is not 0 counts."""
-    used, files = int(fields[1]), int(fields[5])
-    block_limit = int(fields[2]) or int(fields[3])
-    file_limit = int(fields[6]) or int(fields[7])
+def _quota_numbers(text: str) -> list[int]:
+    """Return KiB used, its two limits, files used, their two limits; empty where text has none.
+
+    A long name stands on a line of its own; stars mark what is over a limit, brackets what Lustre
+    does not know exactly.
+    """
+    for line in text.splitlines():
+        fields = [field.strip("[]*") for field in line.split()]
+        fields = fields[1:] if len(fields) == 9 else fields
+        chosen = [*fields[:3], *fields[4:7]]
+        if len(fields) == 8 and all(field.isdigit() for field in chosen):
+            return [int(field) for field in chosen]
+    return []
+
+
+def _judge_quota(folder: Path, numbers: list[int]) -> Finding:
+    """Judge what quota says: the first limit of each kind that is not 0 counts."""
+    used, soft, hard, files, file_soft, file_hard = numbers
+    block_limit, file_limit = soft or hard, file_soft or file_hard
     room = max(0, block_limit - used) * 1024 / GIB
     seen, low = [], False
     if block_limit:

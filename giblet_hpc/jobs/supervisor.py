@@ -145,7 +145,9 @@ class Supervisor:
     def run(self) -> Outcome:
         """Run the stage to its end; return what became of it."""
         place = self._place
-        attempt = self._begin() if place.node == 0 else attempts.join(self._paths, place)
+        # Reading a large image takes a while: before the others have begun to watch this node.
+        used, refused = self._identify() if place.node == 0 else ("", None)
+        attempt = self._begin(used) if place.node == 0 else attempts.join(self._paths, place)
         local = Path(tempfile.mkdtemp(prefix="giblet-"))
         attempt.note_node(place.node, host=place.host, process=os.getpid(), started=time.time())
         watch = Watch(
@@ -154,8 +156,8 @@ class Supervisor:
         code = -1
         try:
             with self._log(attempt) as log:
-                if place.node == 0:
-                    self._identify(attempt)
+                if refused is not None:
+                    raise refused
                 child = start.child(
                     start.Node(attempt, place, local), self._stage, self._job, paths=self._paths,
                     profile=self._profile, log=log,
@@ -188,7 +190,14 @@ class Supervisor:
         with attempt.log(self._place.node).open("a") as log:
             yield log
 
-    def _begin(self) -> Attempt:
+    def _identify(self) -> tuple[str, GibletError | None]:
+        """Return what identifies the image, or why nothing does."""
+        try:
+            return image.digest(self._profile, self._paths.image), None
+        except GibletError as error:
+            return "", error
+
+    def _begin(self, used: str) -> Attempt:
         paths, stage, place = self._paths, self._stage, self._place
         attempt = attempts.begin(
             paths,
@@ -202,22 +211,17 @@ class Supervisor:
                 "head": place.head,
                 "port": free_port() if place.nodes > 1 else 0,
                 "checkpoint_from": paths.checkpoint_step(),
-                "image": "",
+                "image": used,
             },
         )
+        if not self._job.part:
+            provenance.record(paths, attempt, self._profile, image=used)
         paths.update_state(
             stage, part=self._job.part, status="running", phase="starting", reason="", hint="",
             host=socket.gethostname(), attempt=attempt.number, job=place.job,
             ranks=self._job.ranks, nodes=place.nodes, gpus=self._job.gpus,
         )  # fmt: skip
         return attempt
-
-    def _identify(self, attempt: Attempt) -> None:
-        """Record what is about to work: the image, which may take a while to read, and the rest."""
-        used = image.digest(self._profile, self._paths.image)
-        attempt.note(image=used)
-        if not self._job.part:
-            provenance.record(self._paths, attempt, self._profile, image=used)
 
     def _follow(self, child: Child, watch: Watch) -> int:
         """Wait for the child's end, or bring it about; return its exit code."""

@@ -24,7 +24,6 @@ from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
 from giblet_hpc.stages import WEIGHTS
 
 PR_SET_PDEATHSIG = 1
-"""Where the image keeps weights, laid out as a Hugging Face cache."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

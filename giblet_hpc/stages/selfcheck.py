@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import os
 import site
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from transformers.utils import cached_file
 
+from giblet_hpc.runs import GPUS
 from giblet_hpc.stages import WEIGHTS
 
 IMAGE_ROOT = Path("/opt/giblet")
@@ -113,6 +115,9 @@ def weights(folder: Path = WEIGHTS) -> str:
 
 def gpu() -> str:
     """A product on the GPU, where there is one."""
+    given = int(os.environ.get(GPUS, "0"))
+    if given and not torch.cuda.is_available():
+        raise CheckError(f"the job has {given} GPUs on this node, and none is visible inside")
     if torch.version.cuda is None:
         return "skipped: this torch is without CUDA"
     if not torch.cuda.is_available():

@@ -60,7 +60,7 @@ def test_the_best_is_remembered(tmp_path: Path) -> None:
     for speed, kept in ((40.0, 40.0), (44.0, 44.0), (30.0, 44.0)):
         write_json(tmp_path / "allreduce.json", measured(speed))
         found = checkup.collect(tmp_path, Size(16), remembered=tmp_path / "b.json", key="k")
-        assert found[-1].level == "ok", "sockets inside one node are no fault"
+        assert [f.level for f in found] == ["ok"], "sockets inside one node are no fault"
         assert read_json(tmp_path / "b.json") == {"k": {f"all {GIB}": kept}}
 
 

@@ -79,9 +79,16 @@ def test_gpus_that_cannot_reach_each_other(nvidia: Path) -> None:
     nvidia.write_text(PEERS.replace("CNS", "OK"))
     assert hardware.gpu_peers(3).level == "ok"
     assert hardware.gpu_peers(1).level == "skipped"
+    nvidia.write_text("")
+    silent = hardware.gpu_peers(2)
+    assert (silent.level, silent.seen) == ("skipped", "nvidia-smi does not say how GPUs are linked")
 
 
 LUSTRE = "/scratch/lab 1048576 0 {limit} - 120 0 {files} -\n"
+LONG = """\
+/scratch/a/name/of/more/than/fifteen/letters
+               {used}       0 104857600       -     [120]       0       0       -
+"""
 NFS = """\
 Disk quotas for user ann (uid 1000):
      Filesystem  blocks   quota   limit   grace   files   quota   limit   grace
@@ -95,6 +102,8 @@ server:/home  {blocks}  52428800 62914560       0     812       0       0       
         ("lfs", LUSTRE.format(limit=104857600, files=1000000), "ok", "99 GiB and 999880 files"),
         ("lfs", LUSTRE.format(limit=104857600, files=5000), "warn", "4880 files"),
         ("lfs", LUSTRE.format(limit=0, files=0), "ok", "no limit"),
+        ("lfs", LONG.format(used="104857600*"), "warn", "leaves 0 GiB"),
+        ("lfs", LONG.format(used="[1048576]"), "ok", "99 GiB"),
         ("quota", NFS.format(blocks=1024), "ok", "50 GiB"),
         ("quota", NFS.format(blocks="52428801*"), "warn", "leaves 0 GiB"),
         ("quota", "", "skipped", "no quota that a command here knows of"),

@@ -67,16 +67,26 @@ def test_a_run_in_use_is_not_replaced(base: RunPaths) -> None:
 
 def test_a_run_that_finished_nothing_makes_way(base: RunPaths) -> None:
     other = forks.changed(base, ["train.lr=0.5"])
-    assert forks.make_way(base, base.load_config()) is None, "the same config goes on"
+    assert not forks.makes_way(base, base.load_config()), "the same config goes on"
     base.update_state("preprocess", status="complete")
-    assert forks.make_way(base, other) is None, "finished work is not touched unasked"
+    assert not forks.makes_way(base, other), "finished work is not touched unasked"
     base.update_state("preprocess", status="failed")
     held = lease.take(base, "local")
-    assert forks.make_way(base, other) is None
+    assert not forks.makes_way(base, other)
     lease.release(base, held)
-    aside = forks.make_way(base, other)
-    assert aside is not None and (aside / "run.yaml").is_file()
-    assert not base.root.exists()
+    assert forks.makes_way(base, other)
+
+
+def test_two_replacements_in_a_second(base: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks.time, "strftime", lambda _: "20260101-000000")
+    config = base.load_config()
+    gone = []
+    for _ in range(3):
+        gone.append(forks.replace(base))
+        base.create(config)
+    assert [path.name for path in gone if path] == [
+        "base-20260101-000000", "base-20260101-000000-2", "base-20260101-000000-3",
+    ]  # fmt: skip
 
 
 def test_a_sweep_is_every_combination(base: RunPaths) -> None:

@@ -77,10 +77,11 @@ def test_docker_and_podman(
     assert command[-5:] == [
         f"--entrypoint={image.PYTHON}", "giblet-hpc", "-m", "module", "an argument",
     ]  # fmt: skip
-    assert {"--env=NCCL_DEBUG", "--env=OMP_NUM_THREADS", "--env=HOME"} <= set(command)
-    assert variables["HOME"] == image.HOME
-    assert variables["TMPDIR"] == str(tmp_path / "local" / "tmp")
-    assert Path(variables["TMPDIR"]).is_dir()
+    temporary = tmp_path / "local" / "tmp"
+    assert {"--env=NCCL_DEBUG", "--env=OMP_NUM_THREADS"} <= set(command)
+    assert {f"--env=HOME={image.HOME}", f"--env=TMPDIR={temporary}"} <= set(command)
+    assert not {"HOME", "TMPDIR"} & set(variables), "the engine's own command has its own"
+    assert temporary.is_dir()
     assert f"--volume={tmp_path / 'local'}:{tmp_path / 'local'}" in command
     gpus = {"docker": "--gpus=all", "podman": "--device=nvidia.com/gpu=all"}
     assert [flag for flag in gpus.values() if flag in command] == [gpus[runtime]]
@@ -94,8 +95,13 @@ def test_engines_on_a_node_with_infiniband(
     monkeypatch.setattr(image, "INFINIBAND", tmp_path)
     monkeypatch.setattr(image.os, "getuid", lambda: 1234)
     monkeypatch.setattr(image.os, "getgroups", lambda: [os.getgid(), 5000])
+    limits = [65536, image.resource.RLIM_INFINITY]
+    monkeypatch.setattr(image.resource, "getrlimit", lambda _: limits)
     command, _ = entered(Cluster(name="c", image="giblet-hpc", runtime=runtime), tmp_path)
     assert {f"--device={tmp_path}", "--ulimit=memlock=-1"} <= set(command)
+    limits[1] = 65536
+    limited, _ = entered(Cluster(name="c", image="giblet-hpc", runtime=runtime), tmp_path)
+    assert ("--ulimit=memlock=-1" in limited) == (runtime == "docker"), "its engine is root"
     groups = [part for part in command if part.startswith("--group-add")]
     assert (
         groups == {"docker": ["--group-add=5000"], "podman": ["--group-add=keep-groups"]}[runtime]

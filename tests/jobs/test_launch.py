@@ -105,6 +105,9 @@ def test_one_machine_is_asked_for_its_gpus() -> None:
     local = cluster.local_cluster()
     assert size_of(local, gpus=2, ranks=None, nodes=None, default=1) == Size(2, 1, 2)
     assert size_of(local, gpus=None, ranks=None, nodes=None, default=3) == Size(3)
+    own = Cluster(name="own", scheduler="local", gpus_per_node=2, runtime="docker", image="x")
+    assert size_of(own, gpus=None, ranks=None, nodes=None, default=1) == Size(2, 1, 2)
+    assert size_of(own, gpus=None, ranks=3, nodes=None, default=1) == Size(3)
 
 
 def test_a_walltime_within_the_lead_is_refused() -> None:
