@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from giblet_hpc.files import read_json
+from giblet_hpc.jobs import image
 from giblet_hpc.runs import RunPaths
 from tests.conftest import TINY, Cli, python_for_all, sets
 from tests.container import building
@@ -52,7 +53,7 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(built: Built, study_folder: Path) -> Iterator[Path]:
     """A folder of the ordinary user's with a study in it, and the image as an archive beside it."""
     folder = built.folder / "lab folder"
@@ -66,7 +67,7 @@ def lab(built: Built, study_folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def docker(built: Built, lab: Path) -> Iterator[Engine]:
     """A Docker engine of our own, that the ordinary user may use."""
     folder = built.folder / "docker"
@@ -93,7 +94,7 @@ def docker(built: Built, lab: Path) -> Iterator[Engine]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def podman(built: Built, lab: Path) -> Iterator[Engine]:
     """Rootless Podman with storage of its own.
 
@@ -168,6 +169,16 @@ def test_a_workstation_trains_in_the_image(runtime: str, request: pytest.Fixture
     owners = {path.owner() for path in engine.runs.rglob("*")}
     owners |= {path.owner() for path in (engine.folder / "store.zarr").rglob("*")}
     assert owners == {BUILDER}
+
+
+def test_any_user_on_a_root_that_cannot_be_written_without_network(docker: Engine) -> None:
+    said = as_builder(
+        "docker", "run", "--rm", "--read-only", "--tmpfs=/tmp", "--network=none",
+        "--user=54321:54321", f"--entrypoint={image.PYTHON}", NAME, "-m",
+        "giblet_hpc.stages.selfcheck", folder=docker.folder, **docker.variables,
+    ).stdout  # fmt: skip
+    assert "FAIL" not in said
+    assert "ok   packages" in said
 
 
 def inside(engine: Engine) -> list[int]:
