@@ -1,13 +1,18 @@
-"""What a rank shows its supervisor on the same node: how far it is, and its stack when asked."""
+"""What a stage shows its supervisor on the same node, and that it ends with it."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 
 FOLDER = "GIBLET_LOCAL"
+SUPERVISOR = "GIBLET_SUPERVISOR"
+"""Variable with the supervisor's process id."""
+WATCH_SECONDS = 2.0
 STACK_SIGNAL = signal.SIGUSR1
 SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 """Signals that a stage's processes start with blocked.
@@ -48,6 +53,34 @@ def give_stacks_when_asked() -> None:
 def take_signals() -> None:
     """Let the signals in that were held back at the start; call it when handlers are there."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SHIELDED)
+
+
+def end_with_supervisor() -> None:
+    """Have this process killed when its supervisor is gone.
+
+    The kernel does so for a child; but in a container this may be the child of an engine that knows
+    nothing of the supervisor. Where its process cannot be seen, nothing is done.
+    """
+    status = Path("/proc") / os.environ.get(SUPERVISOR, "none") / "stat"
+    began = _beginning(status)
+    if not began:
+        return
+
+    def watch() -> None:
+        while _beginning(status) == began:
+            time.sleep(WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _beginning(status: Path) -> str:
+    """Return when a process began, from its stat file; empty when it is gone."""
+    try:
+        fields = status.read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def read(folder: Path) -> dict[int, tuple[int, int, str]]:

@@ -77,7 +77,7 @@ def child(
     chosen = _network_settings(node, stage, job, profile=profile, log=log)
     settings = variables(stage, profile, ranks=job.ranks, chosen=chosen) | {
         ATTEMPT: str(node.attempt.folder), beacon.FOLDER: str(node.local), TOKEN: token,
-        IMAGE: facts["image"], GPUS: str(job.gpus),
+        IMAGE: facts["image"], GPUS: str(job.gpus), beacon.SUPERVISOR: str(os.getpid()),
     }  # fmt: skip
     make = partial(stage_command, stage, paths.root, geometry, part=job.part, rebuild=job.rebuild)
     command, environment = in_place(

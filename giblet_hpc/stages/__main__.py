@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from giblet_hpc import log, nccl
-from giblet_hpc.beacon import give_stacks_when_asked, take_signals
+from giblet_hpc.beacon import end_with_supervisor, give_stacks_when_asked, take_signals
 from giblet_hpc.errors import GibletError, StoreError
 from giblet_hpc.files import write_json
 from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
@@ -108,6 +108,8 @@ def main() -> int:
     if "RANK" in os.environ:
         # torchrun puts ranks into sessions of their own; none may outlive it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        end_with_supervisor()
     give_stacks_when_asked()
     if stage != "train":
         # Training listens later, when it can answer with a checkpoint.

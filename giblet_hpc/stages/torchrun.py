@@ -10,6 +10,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
+from giblet_hpc.beacon import end_with_supervisor
+
 
 def _leave_to_ranks(*_: object) -> None:
     """Take a signal without effect; unlike an ignored one, it is not ignored by children."""
@@ -21,6 +23,7 @@ def main() -> int:
     Where a scheduler signals every process of a job, the ranks stop at a step boundary, which may
     take a while. torchrun would kill them before; so it does not listen.
     """
+    end_with_supervisor()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, _leave_to_ranks)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs import image
+from giblet_hpc.jobs.child import TOKEN
 from giblet_hpc.runs import RunPaths
 from tests.conftest import TINY, Cli, python_for_all, sets
 from tests.container import building
@@ -99,7 +101,7 @@ def podman(built: Built, lab: Path) -> Iterator[Engine]:
     """Rootless Podman with storage of its own.
 
     crun refuses this kind of machine's control groups, hence runc; the limits are those that the
-    user has anyway. Where the kernel's message queues are not mounted, `--ipc=host` finds none.
+    user has anyway. Where there is no folder of message queues, `--ipc=host` does not find it.
     """
     folder = built.folder / "podman"
     folder.mkdir()
@@ -120,21 +122,18 @@ def podman(built: Built, lab: Path) -> Iterator[Engine]:
         "XDG_RUNTIME_DIR": str(folder),
     }
     queues = Path("/dev/mqueue")
-    mounted = not queues.exists()
-    if mounted:
-        queues.mkdir()
-        subprocess.run(["mount", "-t", "mqueue", "mqueue", queues], check=True)
+    made = not queues.exists()
+    queues.mkdir(exist_ok=True)
     try:
-        as_builder(
-            "podman", "load", "--quiet", "--input", f"{lab}/image.tar", folder=lab, **variables
-        )
+        load = ["podman", "load", "--quiet", "--input", f"{lab}/image.tar"]
+        as_builder(*load, folder=lab, **variables)
         yield Engine(lab, "podman", variables)
     finally:
         # Files of users that only exist inside belong to ids that the user alone can remove.
-        as_builder("podman", "unshare", "rm", "-rf", f"{folder}/storage", folder=lab, check=False,
-                   **variables)  # fmt: skip
-        if mounted:
-            subprocess.run(["umount", queues], check=True)
+        for command in (["podman", "unshare", "rm", "-rf", f"{folder}/storage"],
+                        ["podman", "system", "migrate"]):  # fmt: skip
+            as_builder(*command, folder=lab, check=False, **variables)
+        if made:
             queues.rmdir()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -160,6 +159,7 @@ def test_a_workstation_trains_in_the_image(runtime: str, request: pytest.Fixture
     engine(*train)
     wait_until(lambda: engine.train_state("inside").get("status") == "running", 180)
     wait_until(lambda: len(inside(engine)) >= 3)
+    assert reachable(engine) == len(inside(engine)), "a supervisor can end what is inside"
     job = read_json(engine.paths("inside").attempts / "3" / "node-0.json")
     os.kill(job["process"], signal.SIGKILL)
     wait_until(lambda: not inside(engine), 60)
@@ -179,6 +179,20 @@ def test_any_user_on_a_root_that_cannot_be_written_without_network(docker: Engin
     ).stdout  # fmt: skip
     assert "FAIL" not in said
     assert "ok   packages" in said
+
+
+def reachable(engine: Engine) -> int:
+    """Return how many processes the user finds by the token of the newest attempt."""
+    environment = Path(f"/proc/{inside(engine)[0]}/environ").read_bytes().split(b"\0")
+    (token,) = [part[len(TOKEN) + 1 :] for part in environment if part.startswith(b"GIBLET_TOKEN=")]
+    look = (
+        "from giblet_hpc.jobs.child import processes_with\n"
+        "from pathlib import Path\n"
+        f"found = processes_with({token.decode()!r})\n"
+        "names = [Path(f'/proc/{n}/cmdline').read_bytes().split(b'\\0')[0] for n in found]\n"
+        "print(names.count(b'/opt/giblet/bin/python'))"
+    )
+    return int(as_builder(sys.executable, "-c", look, folder=engine.folder).stdout)
 
 
 def inside(engine: Engine) -> list[int]:
