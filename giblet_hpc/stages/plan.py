@@ -52,6 +52,7 @@ def survey(config: RunConfig) -> StudyPlan:
     DataError
         When a file is missing or contradicts the others.
     """
+    _require_files(config)
     subjects = find_subjects(config.study, config.bold)
     scans = {name: bold.open_scans(name, config.study, config.bold) for name in subjects}
     first = scans[subjects[0]]
@@ -76,6 +77,22 @@ def survey(config: RunConfig) -> StudyPlan:
     if config.features.text:
         segments = sheets.read_segments(config.study, lengths, scanned)
     return StudyPlan(subjects, lengths, grid, fps, segments)
+
+
+def _require_files(config: RunConfig) -> None:
+    """Check that the files are there which are read long after the scans."""
+    named = {
+        "bold.regions": config.bold.regions,
+        "bold.region_names": config.bold.region_names,
+        "bold.mask": None if config.bold.mask == "vote" else config.bold.mask,
+        "evaluate.best_r": config.evaluate.best_r,
+    }
+    for field, file in named.items():
+        if file is not None and not (config.study.root / file).is_file():
+            raise DataError(
+                f"{field}: no file {config.study.root / file}",
+                hint=f"correct {field}, or leave it out",
+            )
 
 
 def _length(

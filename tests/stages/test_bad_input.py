@@ -85,7 +85,8 @@ CASES: dict[str, tuple[Callable[[Path], object] | None, list[str], str]] = {
     "typo": (None, ["train.epoch=3"], "train.epoch: unknown field; did you mean `epochs`?"),
     "no encoder": (None, ["features.text={encoder: nobody/nothing}"], "text encoder not found"),
     "no codec": (None, ["features.audio={}"], "EnCodec weights not found on this machine"),
-    "no atlas": (None, ["bold.regions=none.nii.gz"], "scan not found: "),
+    "no atlas": (None, ["bold.regions=none.nii.gz"], "bold.regions: no file "),
+    "no best r": (None, ["evaluate.best_r=none.nii.gz"], "evaluate.best_r: no file "),
     "short split": (None, ["split.purge_trs=45"], "the split leaves fewer than 8 TRs"),
 }
 
