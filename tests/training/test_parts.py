@@ -250,3 +250,18 @@ def test_a_world_of_one() -> None:
     assert world.any(True)
     assert not world.any(False)
     assert world.from_main("x") == "x"
+
+
+def test_a_resume_in_another_image_or_with_other_ranks_warns(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIBLET_IMAGE", "sha256:one")
+    before = checkpoint.maker(8)
+    checkpoint.compare_makers(before, checkpoint.maker(8))
+    assert not caplog.records
+    monkeypatch.setenv("GIBLET_IMAGE", "sha256:two")
+    checkpoint.compare_makers(before, checkpoint.maker(4))
+    said = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "made with ranks 8, this is 4" in said[0]
+    assert "made with image sha256:one, this is sha256:two" in said[1]
