@@ -106,9 +106,7 @@ def podman(built: Built, lab: Path) -> Iterator[Engine]:
     folder = built.folder / "podman"
     folder.mkdir()
     (folder / "storage.conf").write_text(
-        '[storage]\ndriver = "overlay"\n'
-        f'graphroot = "{folder}/storage"\nrunroot = "{folder}/run"\n'
-        '[storage.options.overlay]\nmount_program = "/usr/bin/fuse-overlayfs"\n'
+        '[storage]\ndriver = "overlay"\n[storage.options.overlay]\nmount_program = "/usr/bin/fuse-overlayfs"\n'
     )
     (folder / "containers.conf").write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
@@ -120,6 +118,7 @@ def podman(built: Built, lab: Path) -> Iterator[Engine]:
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "CONTAINERS_CONF": str(folder / "containers.conf"),
         "XDG_RUNTIME_DIR": str(folder),
+        "HOME": str(folder),
     }
     queues = Path("/dev/mqueue")
     made = not queues.exists()
@@ -130,7 +129,7 @@ def podman(built: Built, lab: Path) -> Iterator[Engine]:
         yield Engine(lab, "podman", variables)
     finally:
         # Files of users that only exist inside belong to ids that the user alone can remove.
-        for command in (["podman", "unshare", "rm", "-rf", f"{folder}/storage"],
+        for command in (["podman", "unshare", "rm", "-rf", f"{folder}/.local"],
                         ["podman", "system", "migrate"]):  # fmt: skip
             as_builder(*command, folder=lab, check=False, **variables)
         if made:
@@ -143,31 +142,34 @@ def test_a_workstation_trains_in_the_image(runtime: str, request: pytest.Fixture
     """Checked, preprocessed, trained by two processes, cancelled, killed, resumed."""
     engine: Engine = request.getfixturevalue(runtime)
     cluster = ["--cluster", str(engine.profile)]
+    name = f"by-{runtime}"
     facts = json.loads(engine("image", "check", *cluster, "--json").stdout)
     assert facts["ok"], facts
-    settings = [f"study.root={engine.folder}/data", f"study.store={engine.folder}/store.zarr", *TINY,
+    settings = [f"study.root={engine.folder}/data", f"study.store={engine.folder}/store-{runtime}.zarr", *TINY,
                 "train.epochs=400", "train.checkpoint_every=5"]  # fmt: skip
-    engine("submit", "preprocess", "--config", str(ROOT / "configs" / "demo.yaml"), "--name", "inside",
+    engine("submit", "preprocess", "--config", str(ROOT / "configs" / "demo.yaml"), "--name", name,
            *sets(settings), *cluster, "--wait")  # fmt: skip
-    train = ["submit", "train", "--name", "inside", "--ranks", "2", *cluster]
+    train = ["submit", "train", "--name", name, "--ranks", "2", *cluster]
     engine(*train)
-    wait_until(lambda: engine.train_state("inside").get("step", 0) > 5, 180)
-    wait_until(lambda: len(inside(engine)) >= 3)
-    engine("cancel", "inside")
-    wait_until(lambda: engine.train_state("inside").get("status") == "stopped")
-    wait_until(lambda: not inside(engine))
+    wait_until(lambda: engine.train_state(name).get("step", 0) > 5, 180)
+    wait_until(lambda: len(inside(engine, name)) >= 3)
+    engine("cancel", name)
+    wait_until(lambda: engine.train_state(name).get("status") == "stopped")
+    wait_until(lambda: not inside(engine, name))
     engine(*train)
-    wait_until(lambda: engine.train_state("inside").get("status") == "running", 180)
-    wait_until(lambda: len(inside(engine)) >= 3)
-    assert reachable(engine) == len(inside(engine)), "a supervisor can end what is inside"
-    job = read_json(engine.paths("inside").attempts / "3" / "node-0.json")
+    wait_until(lambda: engine.train_state(name).get("status") == "running", 180)
+    wait_until(lambda: len(inside(engine, name)) >= 3)
+    assert reachable(engine, name) == len(inside(engine, name)), (
+        "a supervisor can end what is inside"
+    )
+    job = read_json(engine.paths(name).attempts / "3" / "node-0.json")
     os.kill(job["process"], signal.SIGKILL)
-    wait_until(lambda: not inside(engine), 60)
-    manifests = sorted(engine.paths("inside").checkpoints().glob("step-*/manifest.json"))
+    wait_until(lambda: not inside(engine, name), 60)
+    manifests = sorted(engine.paths(name).checkpoints().glob("step-*/manifest.json"))
     assert read_json(manifests[-1])["maker"]["image"] == facts["digest"]
     assert facts["digest"].removeprefix("sha256:")
     owners = {path.owner() for path in engine.runs.rglob("*")}
-    owners |= {path.owner() for path in (engine.folder / "store.zarr").rglob("*")}
+    owners |= {path.owner() for path in (engine.folder / f"store-{runtime}.zarr").rglob("*")}
     assert owners == {BUILDER}
 
 
@@ -181,9 +183,9 @@ def test_any_user_on_a_root_that_cannot_be_written_without_network(docker: Engin
     assert "ok   packages" in said
 
 
-def reachable(engine: Engine) -> int:
+def reachable(engine: Engine, name: str) -> int:
     """Return how many processes the user finds by the token of the newest attempt."""
-    environment = Path(f"/proc/{inside(engine)[0]}/environ").read_bytes().split(b"\0")
+    environment = Path(f"/proc/{inside(engine, name)[0]}/environ").read_bytes().split(b"\0")
     (token,) = [part[len(TOKEN) + 1 :] for part in environment if part.startswith(b"GIBLET_TOKEN=")]
     look = (
         "from giblet_hpc.jobs.child import processes_with\n"
@@ -195,7 +197,7 @@ def reachable(engine: Engine) -> int:
     return int(as_builder(sys.executable, "-c", look, folder=engine.folder).stdout)
 
 
-def inside(engine: Engine) -> list[int]:
+def inside(engine: Engine, name: str) -> list[int]:
     """Return the ids of the run's processes that are in the image."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -203,6 +205,6 @@ def inside(engine: Engine) -> list[int]:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if words[0] == b"/opt/giblet/bin/python" and bytes(engine.paths("inside").root) in words:
+        if words[0] == b"/opt/giblet/bin/python" and bytes(engine.paths(name).root) in words:
             found.append(int(folder.name))
     return found
