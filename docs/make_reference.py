@@ -67,7 +67,9 @@ def cli_page() -> str:
     lines = ["# Command line", "", "Made from the command line itself by `make docs`.", ""]
 
     def command(path: list[str], item: click.Command) -> None:
-        context = click.Context(item, info_name=" ".join(path), terminal_width=96)
+        context = click.Context(
+            item, info_name=" ".join(path), terminal_width=96, **main.context_settings
+        )
         lines.extend([f"## {' '.join(path)}", "", "```text", item.get_help(context), "```", ""])
         for name, child in sorted(getattr(item, "commands", {}).items()):
             command([*path, name], child)
