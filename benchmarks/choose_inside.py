@@ -48,7 +48,9 @@ def main() -> None:
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             last = [row for row in rows if row["kind"] == "validation"][-1]
             found.setdefault(file.stem.removeprefix("metrics-"), []).append((last["r"], number))
-            print(file.stem, *chosen, f"r inside the training run {last['r']:.3f}", flush=True)
+            inside = f"r inside the training run {last['r']:.3f}"
+            sys.stdout.write(" ".join([file.stem, *chosen, inside]) + "\n")
+            sys.stdout.flush()
     for fold, scored in found.items():
         best = max(scored)[1]
         sets = [part for option in [*common, *settings[best]] for part in ("--set", option)]
@@ -58,8 +60,9 @@ def main() -> None:
         for row in json.loads((runs / name / "evaluation" / "scores.json").read_text()):
             if row["fold"] == fold:
                 everything = row["rows"][0]
-                print(row["title"], *settings[best], f"model {everything['model_r']:.3f}",
-                      f"ridge {everything['ridge_r']:.3f}", flush=True)  # fmt: skip
+                scores = f"model {everything['model_r']:.3f} ridge {everything['ridge_r']:.3f}"
+                sys.stdout.write(" ".join([row["title"], *settings[best], scores]) + "\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def main() -> None:
             )
         ]
         shares[context] = float((np.concatenate(parts, axis=1) != whole).mean())
-    print(json.dumps({"codec": arguments.codec, "differing": shares}))
+    sys.stdout.write(json.dumps({"codec": arguments.codec, "differing": shares}) + "\n")
 
 
 if __name__ == "__main__":

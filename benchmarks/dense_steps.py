@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 
 import torch
@@ -72,7 +73,7 @@ def main() -> None:
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
         "losses": losses,
     }
-    print(json.dumps(result, indent=1))
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

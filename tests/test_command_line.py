@@ -38,6 +38,7 @@ def call(*arguments: str) -> Result:
         (["submit", "pipeline", "--config", DEMO, "--name", "a/b"], "cannot be a run's name"),
         (["run", "preprocess", "a/b", "--config", DEMO], "cannot be a run's name"),
         (["submit", "train", "--config", DEMO, "--force"], "--force starts anew"),
+        (["submit", "pipeline", "--config", DEMO, "--fork", "b", "--force"], "give one of them"),
         (["submit", "train", "--cluster", "my.yaml"], "no cluster profile my.yaml"),
         (
             ["submit", "evaluate", "--sweep", "train.lr=1,2", *PLAIN],

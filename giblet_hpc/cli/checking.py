@@ -8,17 +8,15 @@ from pathlib import Path
 
 import click
 
-from giblet_hpc.cli.common import cluster_option, json_option, keep_umask, runs_option
+from giblet_hpc.cli.common import json_option, keep_umask, runs_option
+from giblet_hpc.cli.starting import size_options
 from giblet_hpc.jobs import checkup, cluster, doctor, findings, submit
 from giblet_hpc.jobs.size import size_of
 
 
 @click.command("doctor")
-@cluster_option
+@size_options
 @runs_option
-@click.option("--gpus", type=click.IntRange(1), help="GPUs in all that a run is to have.")
-@click.option("--ranks", type=click.IntRange(1), help="Processes in all, where there are no GPUs.")
-@click.option("--nodes", type=click.IntRange(1), help="Nodes. [default: as few as hold the GPUs]")
 @click.option(
     "--job", is_flag=True, help="Also look at nodes and measure between them, by a short job."
 )

@@ -19,9 +19,7 @@ from giblet_hpc.cli.starting import (
     check_choices,
     check_place,
     checks_option,
-    gpus_option,
-    nodes_option,
-    ranks_option,
+    size_options,
     start,
     time_option,
     wait_option,
@@ -34,10 +32,7 @@ from giblet_hpc.runs import STAGES, RunPaths
 @click.command("resubmit")
 @name_argument
 @runs_option
-@cluster_option
-@gpus_option
-@ranks_option
-@nodes_option
+@size_options
 @time_option
 @click.option("--from", "step", type=click.IntRange(1), help="Go back to this step's checkpoint.")
 @checks_option

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+from giblet_hpc.cli.common import cluster_option
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.jobs import doctor, findings, lease, logs, status, submit
 from giblet_hpc.jobs.cluster import Cluster
 from giblet_hpc.jobs.size import Size, walltime
 from giblet_hpc.runs import RunPaths, Stage
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 ranks_option = click.option(
     "--ranks", type=click.IntRange(1), help="Processes in all. [default: one per GPU, or 1]"
@@ -29,6 +32,13 @@ checks_option = click.option(
     "--no-checks", is_flag=True, help="Do not look first whether it can work here."
 )
 wait_option = click.option("--wait", is_flag=True, help="Show the log and wait for the end.")
+
+
+def size_options(command: Command) -> Command:
+    """Add the options that say where something runs, and on how much of it."""
+    for option in (nodes_option, ranks_option, gpus_option, cluster_option):
+        command = option(command)
+    return command
 
 
 def check_choices(profile: Cluster, options: Mapping[str, Any]) -> None:

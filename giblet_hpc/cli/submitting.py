@@ -12,7 +12,6 @@ import click
 
 from giblet_hpc.cli import target
 from giblet_hpc.cli.common import (
-    cluster_option,
     config_option,
     json_option,
     name_argument,
@@ -24,10 +23,9 @@ from giblet_hpc.cli.starting import (
     check_choices,
     check_place,
     checks_option,
-    gpus_option,
-    nodes_option,
     raise_failure,
     ranks_option,
+    size_options,
     start,
     time_option,
     wait_option,
@@ -52,10 +50,7 @@ from giblet_hpc.runs import STAGES, RunPaths, Stage
 )
 @set_option
 @runs_option
-@cluster_option
-@gpus_option
-@ranks_option
-@nodes_option
+@size_options
 @time_option
 @click.option("--partition", help="Partition instead of the profile's.")
 @click.option("--after", default="", metavar="JOB", help="Wait for a Slurm job's success.")
@@ -111,6 +106,8 @@ def submit_command(what: str, **options: Any) -> None:
 def _target(options: dict[str, Any], first: Stage) -> Target:
     """Return the run that a submission from stage ``first`` is about."""
     runs, file, name = options["runs"], options["config_file"], options["name"]
+    if options["fork"] and options["force"]:
+        raise ConfigError("--fork makes a new run, --force replaces one: give one of them")
     if options["fork"]:
         base = name or (file.stem if file else None)
         return target.find_fork(

@@ -22,6 +22,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -329,7 +330,8 @@ def main() -> None:
         cluster.down()
         return
     cluster.up(accounting=arguments.accounting)
-    print(f"export SLURM_CONF={cluster.conf}")  # noqa: T201 - what the caller evaluates
+    # What the caller evaluates.
+    sys.stdout.write(f"export SLURM_CONF={cluster.conf}\n")
 
 
 if __name__ == "__main__":
