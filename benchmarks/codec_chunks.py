@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from giblet_hpc.config import AudioFeatures
-from giblet_hpc.extract import audio, codec
+from giblet_hpc.config.features import AudioFeatures
+from giblet_hpc.media import sound as audio, codec
 
 
 def main() -> None:

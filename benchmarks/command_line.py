@@ -29,8 +29,8 @@ def cpu_seconds(*arguments: str, folder: str) -> float:
 def main() -> None:
     """Print the median and the range of each command."""
     with tempfile.TemporaryDirectory() as folder:
-        from giblet_hpc import config_io
-        from giblet_hpc.runs import RunPaths
+        from giblet_hpc.config import io as config_io
+        from giblet_hpc.runs.paths import RunPaths
 
         config = config_io.load(ROOT / "configs" / "demo.yaml", ())
         RunPaths(Path(folder) / "demo").create(config)

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from giblet_hpc.cli import main
-from giblet_hpc.config import RunConfig
-from giblet_hpc.jobs.cluster import Cluster
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.config.cluster import Cluster
 
 FOLDER = Path(__file__).parent / "reference"
 

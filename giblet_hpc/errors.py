@@ -4,7 +4,9 @@
     ├── ConfigError   a config or a command line that cannot be carried out (exit 2)
     ├── DataError     an input file that is missing, unreadable or inconsistent (exit 2)
     ├── StoreError    a feature store that is damaged, incomplete or of other settings (exit 2)
+    ├── StorageError  a file system, or a limit of the machine, that refuses (exit 2)
     └── JobError      a job that could not be started or did not finish (exit 1)
+        └── NodeError a node that lacks what the job was given; another node may have it (exit 1)
 
 Each says what broke and what was seen; ``hint`` says what to do about it.
 """
@@ -47,7 +49,15 @@ class StoreError(GibletError):
     """A feature store that is damaged, incomplete or made with other settings."""
 
 
+class StorageError(GibletError):
+    """A file system, or a limit of the machine, that refuses."""
+
+
 class JobError(GibletError):
     """A job that could not be started or did not finish."""
 
     exit_code = 1
+
+
+class NodeError(JobError):
+    """A node that lacks what the job was given; another node may have it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,9 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from giblet_hpc.errors import DataError
+from giblet_hpc.errors import DataError, GibletError, StorageError
 
 TEMPORARY_MARK = ".tmp-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -64,6 +68,67 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
+def create_text(path: Path, text: str) -> bool:
+    """Create ``path`` with ``text`` unless it exists; return whether this process created it.
+
+    By linking a finished file to the name, which only one process can do, on local and on network
+    file systems alike. Where there are no hard links, by exclusive creation: a reader may then see
+    the file before its text.
+    """
+    temporary = path.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary.write_text(text)
+    try:
+        return link_or_copy(temporary, path)
+    finally:
+        temporary.unlink()
+
+
+def link_or_copy(source: Path, path: Path) -> bool:
+    """Give a file a second name, or a copy where there are no hard links; False when it exists."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (*NOT_SUPPORTED, errno.EPERM, errno.EMLINK, errno.EXDEV):
+            raise
+        try:
+            with path.open("x") as handle:
+                handle.write(source.read_text())
+                handle.flush()
+                os.fsync(handle.fileno())
+        except FileExistsError:
+            return False
+    return True
+
+
+def explain(error: BaseException) -> GibletError | None:
+    """Return what a file system or a limit of the machine has refused, as an error of ours.
+
+    None for errors that are something else.
+    """
+    if isinstance(error, MemoryError) or "can't start new thread" in str(error):
+        return StorageError(
+            f"a limit of this machine was reached: {error or 'no memory left'}",
+            hint="`ulimit -v` and `ulimit -u` show the limits on memory and processes; login nodes "
+            "often have low ones: submit a job, or run on a compute node",
+        )
+    if not isinstance(error, OSError):
+        return None
+    name = error.filename or error.strerror or error
+    if error.errno in FULL:
+        return StorageError(
+            f"the disk is full or the quota is used up: {name}",
+            hint="free some space and give the same command again; finished work is kept",
+        )
+    if error.errno in REFUSED and error.filename:
+        return StorageError(
+            f"{name} is not yours to write: {error.strerror}",
+            hint="give a folder of your own, or ask its owner for write access",
+        )
+    return None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 
@@ -81,10 +146,13 @@ def read_json(path: Path) -> Any:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
+    """Make the names in ``folder`` durable, where the file system can do that for a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
-from giblet_hpc.config import Split, Study
+from giblet_hpc.config.split import Split
+from giblet_hpc.config.study import Study
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json, write_json
-from giblet_hpc.runs import RunPaths
 
 MINIMUM_TRS = 8
 
@@ -73,13 +74,13 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
             _runs_fold(split, whole, test=(block.run,), name=f"test-{block.run}") for block in whole
         ]
     for fold in folds:
-        for part in ("train", "validation", "test"):
-            blocks: tuple[Block, ...] = getattr(fold, part)
-            if part == "validation" and split.validation_fraction == 0:
+        for subset in ("train", "validation", "test"):
+            blocks: tuple[Block, ...] = getattr(fold, subset)
+            if subset == "validation" and split.validation_fraction == 0:
                 continue
             if not blocks or min(block.trs for block in blocks) < MINIMUM_TRS:
                 raise ConfigError(
-                    f"the split leaves fewer than {MINIMUM_TRS} TRs for {part}: {blocks}",
+                    f"the split leaves fewer than {MINIMUM_TRS} TRs for {subset}: {blocks}",
                     hint="lower split.purge_trs or change the shares",
                 )
     return tuple(folds)
@@ -113,20 +114,20 @@ def _cut_ends(
     return tuple(kept), tuple(ends)
 
 
-def save_folds(folds: Iterable[Fold], paths: RunPaths, *, purge_trs: int) -> None:
-    """Write the division into the run's folder."""
-    write_json(paths.split, {"purge_trs": purge_trs, "folds": [fold._asdict() for fold in folds]})
+def save_folds(folds: Iterable[Fold], file: Path, *, purge_trs: int) -> None:
+    """Write the division into a file."""
+    write_json(file, {"purge_trs": purge_trs, "folds": [fold._asdict() for fold in folds]})
 
 
-def load_folds(paths: RunPaths) -> tuple[Fold, ...]:
-    """Read the division from the run's folder."""
+def load_folds(file: Path) -> tuple[Fold, ...]:
+    """Read the division from a file."""
     return tuple(
         Fold(
             fold["name"],
             *(
-                tuple(Block(*block) for block in fold[part])
-                for part in ("train", "validation", "test")
+                tuple(Block(*block) for block in fold[subset])
+                for subset in ("train", "validation", "test")
             ),
         )
-        for fold in read_json(paths.split)["folds"]
+        for fold in read_json(file)["folds"]
     )

@@ -2,14 +2,17 @@
 
 Layout::
 
-    STORE/stimulus/RUN/{video,audio,text}   bold/SUBJECT/RUN   valid/SUBJECT/RUN
+    STORE/stimulus/RUN/MODALITY   shared/MODALITY   bold/SUBJECT/RUN   valid/SUBJECT/RUN
           stats/SUBJECT/RUN   mask   regions
-    STORE/.giblet/parts/PART.json           what a part is made from
-    STORE/.giblet/commits/PART/SHARD.json   written last: this shard is whole and good
+    STORE/.giblet/arrays/ARRAY.json           what an array is made from
+    STORE/.giblet/commits/ARRAY/SHARD.json    written last: this shard is whole and good
 
-A shard counts only when its commit record names the part's present provenance and the shard's
+`.giblet` is itself an empty array, whose attributes hold the number of this layout: plain zarr
+lists it without a remark, and does not look inside.
+
+A shard counts only when its commit record names the array's present provenance and the shard's
 size and sha256. Shards are the unit of writing: nobody writes less than a whole one, so two
-writers of the same part do harmless double work.
+writers of the same array do harmless double work.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,74 +34,36 @@ import zarr.codecs
 import zarr.errors
 from numpy.typing import NDArray
 
-from giblet_hpc.config_io import differences
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.io import differences
 from giblet_hpc.errors import StoreError
 from giblet_hpc.files import (
     TEMPORARY_MARK,
     fsync_folder,
     read_json,
     sha256_file,
-    sha256_json,
     write_json,
 )
 
-SHARD_BYTES = 100_000_000
 RECORDS = ".giblet"
+FORMAT = 2
+"""Layout of stores. Others are refused."""
 STALE_SECONDS = 2 * 24 * 3600.0
 
 
-@dataclass(frozen=True)
-class Part:
-    """One array of the store and what it is made from."""
-
-    name: str
-    """Path of the array in the store, such as `stimulus/run1/video`."""
-    shape: tuple[int, ...]
-    """Rows first."""
-    dtype: str
-    """numpy name of the type."""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Digests of inputs and code, and the settings: all that the content depends on."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Stored with the array for its readers."""
-    max_shard_rows: int | None = None
-    """Smaller shards than 100 MB, for parts that are slow to compute."""
-
-    @property
-    def shard_rows(self) -> int:
-        """Rows of a shard: about 100 MB, at most the whole array."""
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
-        rows = min(self.shape[0], SHARD_BYTES // max(1, row), self.max_shard_rows or 2**62)
-        return max(1, rows)
-
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return -(-self.shape[0] // self.shard_rows)
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of provenance, shape and type."""
-        return sha256_json([dict(self.provenance), list(self.shape), self.dtype])
-
-    def rows(self, shard: int) -> slice:
-        """Rows of a shard."""
-        return slice(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.shape[0]))
-
-
-def _create_array(store: Path, name: str, part: Part, shape: tuple[int, ...]) -> Any:
-    """Create an array with a part's chunks, shards and codecs."""
+def _create_array(store: Path, name: str, spec: ArraySpec, shape: tuple[int, ...]) -> Any:
+    """Create an array with a spec's chunks, shards and codecs."""
     return zarr.create_array(
         store=store,
         name=name,
         shape=shape,
-        dtype=part.dtype,
-        chunks=(1, *part.shape[1:]),
-        shards=(part.shard_rows, *part.shape[1:]),
+        dtype=spec.dtype,
+        chunks=(1, *spec.shape[1:]),
+        shards=(spec.shard_rows, *spec.shape[1:]),
         compressors=[zarr.codecs.Crc32cCodec()],
         chunk_key_encoding={"name": "default", "separator": "."},
         fill_value=0,
-        attributes=dict(part.attributes),
+        attributes=dict(spec.attributes),
         config={"write_empty_chunks": True},
     )
 
@@ -117,27 +81,71 @@ class FeatureStore:
         self.path = path
         self._records = path / RECORDS
 
-    def plan(self, parts: Iterable[Part], *, rebuild: bool = False) -> None:
-        """Create the arrays of ``parts`` that are not there yet.
+    def plan(self, specs: Iterable[ArraySpec], *, rebuild: bool = False) -> None:
+        """Create the arrays that are not there yet; a store that has them all is only read.
 
         Parameters
         ----------
-        parts : iterable of Part
+        specs : iterable of ArraySpec
         rebuild : bool
-            Discard parts that were made from something else, instead of refusing.
+            Discard arrays that were made from something else, instead of refusing.
 
         Raises
         ------
         StoreError
-            When a part exists with another provenance; the message names what differs.
+            When an array exists with another provenance, naming what differs; or when the store
+            has another layout.
         """
+        new = [spec for spec in specs if self._recorded_fingerprint(spec.name) != spec.fingerprint]
+        if self.exists() and not new:
+            return
         with self.shared():
             self._records.mkdir(parents=True, exist_ok=True)
-            with (self._records / "plan.lock").open("w") as lock:
+            with (self._records / "plan.lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                zarr.open_group(self.path, mode="a", zarr_format=3)
-                for part in parts:
-                    self._plan_part(part, rebuild=rebuild)
+                if not self.exists():
+                    self._lay_out()
+                for spec in new:
+                    self._plan_array(spec, rebuild=rebuild)
+
+    def exists(self) -> bool:
+        """Whether there is a store, of the layout that this version reads and writes.
+
+        Raises
+        ------
+        StoreError
+            When its layout is another one.
+        """
+        metadata = self._records / "zarr.json"
+        if not metadata.is_file():
+            if any(self._records.glob("*/")):
+                self._raise_other_format()
+            return False
+        if read_json(metadata)["attributes"].get("format") != FORMAT:
+            self._raise_other_format()
+        return True
+
+    def _raise_other_format(self) -> None:
+        raise StoreError(
+            f"{self.path} was made by another version of giblet-hpc: make it anew",
+            hint="name a new folder with --set study.store=DIR, or remove the old one, and run "
+            "`giblet-hpc submit preprocess`",
+        )
+
+    def _lay_out(self) -> None:
+        zarr.open_group(self.path, mode="a", zarr_format=3)
+        zarr.create_array(
+            store=self.path,
+            name=RECORDS,
+            shape=(0,),
+            dtype="uint8",
+            chunks=(1,),
+            attributes={"format": FORMAT, "about": "what giblet-hpc records of this store"},
+        )
+
+    def _recorded_fingerprint(self, name: str) -> str:
+        record = self._array_record(name)
+        return str(read_json(record)["fingerprint"]) if record.is_file() else ""
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
@@ -156,88 +164,88 @@ class FeatureStore:
         finally:
             os.umask(before)
 
-    def _plan_part(self, part: Part, *, rebuild: bool) -> None:
-        record = self._part_record(part.name)
+    def _plan_array(self, spec: ArraySpec, *, rebuild: bool) -> None:
+        record = self._array_record(spec.name)
         if record.is_file():
             known = read_json(record)
-            if known["fingerprint"] == part.fingerprint:
+            if known["fingerprint"] == spec.fingerprint:
                 return
             # What nobody has written yet is no loss.
-            if not rebuild and any((self._records / "commits" / part.name).glob("*.json")):
-                self._refuse(part, known)
-            self._discard(part.name)
-        self._create(part)
+            if not rebuild and any((self._records / "commits" / spec.name).glob("*.json")):
+                self._refuse(spec, known)
+            self._discard(spec.name)
+        self._create(spec)
 
-    def _refuse(self, part: Part, known: Mapping[str, Any]) -> None:
+    def _refuse(self, spec: ArraySpec, known: Mapping[str, Any]) -> None:
         old = {"shape": known["shape"], "dtype": known["dtype"], **known["provenance"]}
-        new = {"shape": list(part.shape), "dtype": part.dtype, **part.provenance}
+        new = {"shape": list(spec.shape), "dtype": spec.dtype, **spec.provenance}
         lines = differences(old, new)
         raise StoreError(
-            "\n  ".join([f"{self.path}: `{part.name}` was made with other settings:", *lines]),
-            hint="name another store with --set study.store=DIR, or replace those parts with "
+            "\n  ".join([f"{self.path}: `{spec.name}` was made with other settings:", *lines]),
+            hint="name another store with --set study.store=DIR, or replace those arrays with "
             "`giblet-hpc run preprocess NAME --rebuild`",
         )
 
-    def _create(self, part: Part) -> None:
-        folder = self.path / part.name
+    def _create(self, spec: ArraySpec) -> None:
+        folder = self.path / spec.name
         if folder.exists():
             shutil.rmtree(folder)
-        _create_array(self.path, part.name, part, part.shape)
+        _create_array(self.path, spec.name, spec, spec.shape)
         write_json(
-            self._part_record(part.name),
+            self._array_record(spec.name),
             {
-                "name": part.name,
-                "shape": list(part.shape),
-                "dtype": part.dtype,
-                "provenance": dict(part.provenance),
-                "fingerprint": part.fingerprint,
-                "attributes": dict(part.attributes),
-                "max_shard_rows": part.max_shard_rows,
+                "name": spec.name,
+                "shape": list(spec.shape),
+                "dtype": spec.dtype,
+                "provenance": dict(spec.provenance),
+                "fingerprint": spec.fingerprint,
+                "attributes": dict(spec.attributes),
+                "max_shard_rows": spec.max_shard_rows,
             },
         )
 
     def _discard(self, name: str) -> None:
         shutil.rmtree(self._records / "commits" / name, ignore_errors=True)
-        self._part_record(name).unlink(missing_ok=True)
+        self._array_record(name).unlink(missing_ok=True)
         shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def _part_record(self, name: str) -> Path:
-        return self._records / "parts" / f"{name}.json"
+    def _array_record(self, name: str) -> Path:
+        return self._records / "arrays" / f"{name}.json"
 
     def _commit_record(self, name: str, shard: int) -> Path:
         return self._records / "commits" / name / f"{shard}.json"
 
-    def _shard_file(self, part: Part, shard: int) -> Path:
-        key = ".".join(["c", str(shard), *("0" for _ in part.shape[1:])])
-        return self.path / part.name / key
+    def _shard_file(self, spec: ArraySpec, shard: int) -> Path:
+        key = ".".join(["c", str(shard), *("0" for _ in spec.shape[1:])])
+        return self.path / spec.name / key
 
-    def parts(self) -> list[Part]:
-        """Return all planned parts, by name."""
-        folder = self._records / "parts"
+    def arrays(self) -> list[ArraySpec]:
+        """Return all planned arrays, by name."""
+        folder = self._records / "arrays"
         return [
-            self._to_part(read_json(path))
+            self._to_spec(read_json(path))
             for path in sorted(folder.rglob("*.json"))
             if not path.name.startswith(TEMPORARY_MARK)
         ]
 
-    def part(self, name: str) -> Part:
-        """Return one planned part.
+    def array(self, name: str) -> ArraySpec:
+        """Return one planned array.
 
         Raises
         ------
         StoreError
-            When the store has no such part.
+            When the store has no such array.
         """
-        record = self._part_record(name)
+        record = self._array_record(name)
         if not record.is_file():
             raise StoreError(
                 f"{self.path} has no `{name}`", hint="`giblet-hpc run preprocess NAME` writes it"
             )
-        return self._to_part(read_json(record))
+        return self._to_spec(read_json(record))
 
     @staticmethod
-    def _to_part(record: Mapping[str, Any]) -> Part:
-        return Part(
+    def _to_spec(record: Mapping[str, Any]) -> ArraySpec:
+        return ArraySpec(
             record["name"],
             tuple(record["shape"]),
             record["dtype"],
@@ -246,19 +254,19 @@ class FeatureStore:
             record["max_shard_rows"],
         )
 
-    def missing(self, part: Part) -> list[int]:
+    def missing(self, spec: ArraySpec) -> list[int]:
         """Return the shards without a valid commit record, checking size and sha256."""
-        return [shard for shard in range(part.shards) if self._problem(part, shard, deep=True)]
+        return [shard for shard in range(spec.shards) if self._problem(spec, shard, deep=True)]
 
-    def _problem(self, part: Part, shard: int, *, deep: bool) -> str:
+    def _problem(self, spec: ArraySpec, shard: int, *, deep: bool) -> str:
         """Say what is wrong with a shard; empty when it is committed and good."""
-        record_path = self._commit_record(part.name, shard)
+        record_path = self._commit_record(spec.name, shard)
         if not record_path.is_file():
             return "not written"
         record = read_json(record_path)
-        if record["fingerprint"] != part.fingerprint:
+        if record["fingerprint"] != spec.fingerprint:
             return "made with other settings"
-        file = self._shard_file(part, shard)
+        file = self._shard_file(spec, shard)
         if not file.is_file():
             return "file is gone"
         if file.stat().st_size != record["size"]:
@@ -267,7 +275,7 @@ class FeatureStore:
             return "content is damaged"
         return ""
 
-    def write_shard(self, part: Part, shard: int, rows: NDArray[Any]) -> None:
+    def write_shard(self, spec: ArraySpec, shard: int, rows: NDArray[Any]) -> None:
         """Write one whole shard, read it back, then commit it.
 
         Raises
@@ -277,98 +285,104 @@ class FeatureStore:
         OSError
             When the disk is full or fails.
         """
-        expected = part.rows(shard)
-        assert rows.shape == (expected.stop - expected.start, *part.shape[1:]), rows.shape
+        expected = spec.rows(shard)
+        assert rows.shape == (expected.stop - expected.start, *spec.shape[1:]), rows.shape
         with self.shared():
-            size, digest = self._make_shard(part, shard, rows)
+            size, digest = self._make_shard(spec, shard, rows)
             write_json(
-                self._commit_record(part.name, shard),
+                self._commit_record(spec.name, shard),
                 {
-                    "fingerprint": part.fingerprint,
+                    "fingerprint": spec.fingerprint,
                     "size": size,
                     "sha256": digest,
                     "rows": [expected.start, expected.stop],
                 },
             )
 
-    def _make_shard(self, part: Part, shard: int, rows: NDArray[Any]) -> tuple[int, str]:
+    def _make_shard(self, spec: ArraySpec, shard: int, rows: NDArray[Any]) -> tuple[int, str]:
         """Put a shard's file into place; return its size and sha256."""
-        final = self._shard_file(part, shard)
+        final = self._shard_file(spec, shard)
         # The file is made elsewhere and renamed into place whole, so that another writer of the
         # same shard, or a reader, sees one good file or the other.
-        workshop = self._records / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}"
+        staging = self._records / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}"
         try:
-            array = _create_array(workshop, "shard", part, rows.shape)
+            array = _create_array(staging, "shard", spec, rows.shape)
             array[:] = rows
-            made = workshop / "shard" / ".".join("c" + "0" * len(part.shape))
-            with made.open("rb") as handle:
+            written = staging / "shard" / ".".join("c" + "0" * len(spec.shape))
+            with written.open("rb") as handle:
                 os.fsync(handle.fileno())
             if not np.array_equal(array[:], rows, equal_nan=rows.dtype.kind == "f"):
                 raise StoreError(f"{final} reads back other values than were written")
-            size, digest = made.stat().st_size, sha256_file(made)
-            made.replace(final)
+            size, digest = written.stat().st_size, sha256_file(written)
+            written.replace(final)
             fsync_folder(final.parent)
         finally:
-            shutil.rmtree(workshop, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
         return size, digest
 
-    def write(self, part: Part, values: NDArray[Any]) -> None:
-        """Write those shards of a part that are missing, from the whole array."""
-        for shard in self.missing(part):
-            self.write_shard(part, shard, values[part.rows(shard)])
+    def write(self, spec: ArraySpec, values: NDArray[Any]) -> None:
+        """Write those shards of an array that are missing, from the whole array."""
+        for shard in self.missing(spec):
+            self.write_shard(spec, shard, values[spec.rows(shard)])
 
     def _array(self, name: str, *, mode: str) -> Any:
         return zarr.open_array(self.path, path=name, mode=mode)
 
-    def read(self, name: str) -> NDArray[Any]:
-        """Read a whole part into memory, shard by shard, each chunk checked by its crc32c.
+    def read(self, name: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read a whole array into memory, shard by shard, each chunk checked by its crc32c.
+
+        Parameters
+        ----------
+        name : str
+        out : ndarray, optional
+            Of the array's shape and type: receives the rows.
 
         Raises
         ------
         StoreError
             When a shard is missing, damaged or of other settings.
         """
-        part = self.part(name)
+        spec = self.array(name)
         array = self._array(name, mode="r")
-        out = np.empty(part.shape, dtype=part.dtype)
-        for shard in range(part.shards):
-            problem = self._problem(part, shard, deep=False)
+        out = np.empty(spec.shape, dtype=spec.dtype) if out is None else out
+        for shard in range(spec.shards):
+            problem = self._problem(spec, shard, deep=False)
             if problem:
-                self._raise_incomplete(part, shard, problem)
+                self._raise_incomplete(spec, shard, problem)
             try:
-                out[part.rows(shard)] = array[part.rows(shard)]
+                out[spec.rows(shard)] = array[spec.rows(shard)]
             except (ValueError, RuntimeError, OSError, zarr.errors.BaseZarrError) as error:
-                self._raise_incomplete(part, shard, f"content is damaged ({error})")
+                self._raise_incomplete(spec, shard, f"content is damaged ({error})")
         return out
 
-    def _raise_incomplete(self, part: Part, shard: int, problem: str) -> None:
+    def _raise_incomplete(self, spec: ArraySpec, shard: int, problem: str) -> None:
         raise StoreError(
-            f"{self.path}: `{part.name}` shard {shard}: {problem}",
+            f"{self.path}: `{spec.name}` shard {shard}: {problem}",
             hint="`giblet-hpc run preprocess NAME` writes what is missing or damaged",
         )
 
     def verify(self) -> list[str]:
-        """Check every shard of every part against its record and return what is wrong."""
+        """Check every shard of every array against its record and return what is wrong."""
         return [
-            f"{part.name} shard {shard}: {problem}"
-            for part in self.parts()
-            for shard in range(part.shards)
-            if (problem := self._problem(part, shard, deep=True))
+            f"{spec.name} shard {shard}: {problem}"
+            for spec in self.arrays()
+            for shard in range(spec.shards)
+            if (problem := self._problem(spec, shard, deep=True))
         ]
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return name, shape, type, bytes, shards and committed shards of every part."""
+        """Return name, shape, type, bytes, shards and committed shards of every array."""
         rows = []
-        for part in self.parts():
-            good = [s for s in range(part.shards) if not self._problem(part, s, deep=False)]
-            size = sum(self._shard_file(part, shard).stat().st_size for shard in good)
+        for spec in self.arrays():
+            good = [s for s in range(spec.shards) if not self._problem(spec, s, deep=False)]
+            size = sum(self._shard_file(spec, shard).stat().st_size for shard in good)
             rows.append(
                 {
-                    "part": part.name,
-                    "shape": list(part.shape),
-                    "dtype": part.dtype,
+                    "array": spec.name,
+                    "shape": list(spec.shape),
+                    "dtype": spec.dtype,
                     "bytes": size,
-                    "shards": part.shards,
+                    "shards": spec.shards,
                     "committed": len(good),
                 }
             )

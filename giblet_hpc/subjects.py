@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
-from giblet_hpc.config import Bold, RunConfig, Study
+from giblet_hpc.config.bold import Bold
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.config.study import Study
 from giblet_hpc.errors import DataError
 
 
@@ -17,10 +21,11 @@ def find_subjects(study: Study, bold: Bold) -> tuple[str, ...]:
         When no file matches, or a listed subject has none.
     """
     pattern = bold.files.replace("{run}", study.runs[0].name)
-    before, after = pattern.split("{subject}", 1)
+    root = Path("/") if pattern.startswith("/") else study.root
+    before, after = pattern.lstrip("/").split("{subject}", 1)
     found = {}
-    for path in sorted(study.root.glob(f"{before}*{after.replace('{subject}', '*')}")):
-        relative = path.relative_to(study.root).as_posix()
+    for path in sorted(root.glob(f"{before}*{after.replace('{subject}', '*')}")):
+        relative = path.relative_to(root).as_posix()
         regex = "(?P<s>[^/]+)".join(map(re.escape, (before, after.split("{subject}")[0])))
         if match := re.match(regex, relative):
             found[match["s"]] = path
@@ -47,7 +52,17 @@ def find_subjects(study: Study, bold: Bold) -> tuple[str, ...]:
     return tuple(study.subjects)
 
 
-def preprocess_parts(config: RunConfig) -> list[str]:
+@dataclass(frozen=True)
+class PreprocessPart:
+    """A part of preprocess that can be made beside the others, by a job of its own."""
+
+    name: str
+    """`subject-NAME` or `RUN-MODALITY`."""
+    wants_gpu: bool
+    """Whether a GPU makes it much faster."""
+
+
+def preprocess_parts(config: RunConfig) -> list[PreprocessPart]:
     """Return the parts of preprocess that can be made side by side, a job each.
 
     Raises
@@ -55,6 +70,9 @@ def preprocess_parts(config: RunConfig) -> list[str]:
     DataError
         When no file matches, or a listed subject has none.
     """
-    subjects = [f"subject-{name}" for name in find_subjects(config.study, config.bold)]
-    modalities = [m for m in ("video", "audio", "text") if getattr(config.features, m)]
-    return subjects + [f"{run.name}-{m}" for run in config.study.runs for m in modalities]
+    subjects = find_subjects(config.study, config.bold)
+    parts = [PreprocessPart(f"subject-{name}", False) for name in subjects]
+    for run in config.study.runs:
+        for name, section in config.features.sections.items():
+            parts.append(PreprocessPart(f"{run.name}-{name}", section.wants_gpu))
+    return parts

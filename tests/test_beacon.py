@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from giblet_hpc import beacon
+from giblet_hpc.runs import beacon
 
 STAGE = """
 import sys, time
-from giblet_hpc import beacon
+from giblet_hpc.runs import beacon
 beacon.end_with_supervisor()
 print("on", flush=True)
 time.sleep(60)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from giblet_hpc.cli import main
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.runs.paths import RunPaths
 
 ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -79,7 +79,7 @@ def test_a_dry_run_shows_what_is_left(runs: Path) -> None:
     paths = RunPaths(runs / "first")
     made = call("submit", "pipeline", "--config", DEMO, "--name", "first", "--dry-run")
     assert made.output.count("python") and not runs.exists()
-    from giblet_hpc import config_io
+    from giblet_hpc.config import io as config_io
 
     paths.create(config_io.load(Path(DEMO)))
     paths.update_state("preprocess", status="complete")
@@ -103,7 +103,7 @@ def test_a_dry_run_shows_what_is_left(runs: Path) -> None:
 
 
 def test_training_that_is_complete_is_not_begun_again(runs: Path) -> None:
-    from giblet_hpc import config_io
+    from giblet_hpc.config import io as config_io
 
     paths = RunPaths(runs / "first")
     paths.create(config_io.load(Path(DEMO)))
@@ -117,7 +117,7 @@ def test_training_that_is_complete_is_not_begun_again(runs: Path) -> None:
 
 
 def test_what_is_refused_moves_nothing_aside(runs: Path) -> None:
-    from giblet_hpc import config_io
+    from giblet_hpc.config import io as config_io
 
     paths = RunPaths(runs / "demo")
     paths.create(config_io.load(Path(DEMO)))
@@ -134,7 +134,7 @@ def test_what_is_refused_moves_nothing_aside(runs: Path) -> None:
 
 
 def test_a_dry_run_of_a_run_begun_anew(runs: Path) -> None:
-    from giblet_hpc import config_io
+    from giblet_hpc.config import io as config_io
 
     paths = RunPaths(runs / "demo")
     paths.create(config_io.load(Path(DEMO)))
@@ -152,9 +152,9 @@ def test_a_dry_run_of_a_run_begun_anew(runs: Path) -> None:
 def test_a_run_of_a_cluster_is_not_spread_so_here(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from giblet_hpc import config_io
-    from giblet_hpc.cli import submitting
-    from giblet_hpc.jobs import cluster
+    from giblet_hpc.config import io as config_io
+    from giblet_hpc.cli import submit as submitting
+    from giblet_hpc.jobs import profiles
 
     paths = RunPaths(runs / "demo")
     paths.create(config_io.load(Path(DEMO)))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giblet_hpc import config_io
-from giblet_hpc.config import RunConfig
+from giblet_hpc.config import io as config_io
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from giblet_hpc import config_io
+from giblet_hpc.config import io as config_io
 from tests.conftest import Cli
 
 ROOT = Path(__file__).parents[1]

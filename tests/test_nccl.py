@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from giblet_hpc import nccl
-from giblet_hpc.jobs import triage
-from giblet_hpc.jobs.attempts import Place, begin
-from giblet_hpc.runs import ATTEMPT, RunPaths
+from giblet_hpc.jobs.node import triage
+from giblet_hpc.jobs.record.attempts import Place, begin
+from giblet_hpc.runs.environment import ATTEMPT
+from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.stages.__main__ import reporting
 
 # As torch 2.9 and NCCL 2.27.5 build it: the first raw byte is at offset 336.

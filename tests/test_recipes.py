@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 from giblet_hpc import __version__
-from giblet_hpc.jobs import hardware
+from giblet_hpc.jobs.doctor import hardware
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

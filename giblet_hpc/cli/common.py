@@ -1,4 +1,4 @@
-"""What all commands share: options, completion, and how errors are shown."""
+"""What all commands share: how errors are shown, options, completion."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import click
 
 from giblet_hpc.errors import GibletError
-from giblet_hpc.jobs import cluster, status
-from giblet_hpc.runs import default_runs_folder
 
 
 class Group(click.Group):
@@ -25,30 +23,47 @@ class Group(click.Group):
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             raise
-        except OSError as error:
-            # A full disk, a folder that may not be written: no traceback says it better.
-            if error.filename is None:
+        except (OSError, MemoryError, RuntimeError) as error:
+            # What a file system or a limit refuses: no traceback says it better.
+            from giblet_hpc.files import explain
+
+            known = explain(error)
+            if known is not None:
+                click.echo(known.render(), err=True)
+                ctx.exit(known.exit_code)
+            if not isinstance(error, OSError) or error.filename is None:
                 raise
             click.echo(f"error: {error.filename}: {error.strerror}", err=True)
             ctx.exit(1)
 
 
+def default_runs() -> Path:
+    """Return the folder that runs live in."""
+    from giblet_hpc.runs.paths import default_runs_folder
+
+    return default_runs_folder()
+
+
 def run_name(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """Complete names of runs."""
-    folder = ctx.params.get("runs") or default_runs_folder()
-    return [run.name for run in status.find_runs(folder) if run.name.startswith(incomplete)]
+    from giblet_hpc.jobs.inspect.status import find_runs
+
+    folder = ctx.params.get("runs") or default_runs()
+    return [run.name for run in find_runs(folder) if run.name.startswith(incomplete)]
 
 
 def cluster_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Complete names of cluster profiles."""
-    names = [cluster.LOCAL, *cluster.known_profiles()]
-    return [name for name in names if name.startswith(incomplete)]
+    from giblet_hpc.config.cluster import LOCAL
+    from giblet_hpc.jobs.profiles import known_profiles
+
+    return [name for name in (LOCAL, *known_profiles()) if name.startswith(incomplete)]
 
 
 runs_option = click.option(
     "--runs",
     type=click.Path(file_okay=False, path_type=Path),
-    default=default_runs_folder,
+    default=default_runs,
     show_default="$GIBLET_RUNS or ./runs",
     help="Folder that runs live in.",
 )
@@ -65,11 +80,11 @@ cluster_option = click.option(
     "cluster_choice",
     shell_complete=cluster_name,
     metavar="NAME|FILE",
-    help="Cluster profile. [default: $GIBLET_CLUSTER, your only one, or local without Slurm]",
+    help="Cluster profile. [default: $GIBLET_CLUSTER, your only one, or local without a scheduler]",
 )
 
 
-def keep_umask() -> None:
+def restrict_umask() -> None:
     """Make run folders readable, not writable, for the group, unless the user is stricter."""
     before = os.umask(0o027)
     os.umask(before | 0o022)

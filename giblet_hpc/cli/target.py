@@ -9,12 +9,13 @@ from pathlib import Path
 
 import click
 
-from giblet_hpc import config_io
-from giblet_hpc.cli.common import keep_umask
-from giblet_hpc.config import RunConfig
+from giblet_hpc.cli.common import restrict_umask
+from giblet_hpc.config import io as config_io
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs import forks, status
-from giblet_hpc.runs import RunPaths, Stage
+from giblet_hpc.jobs.inspect import status
+from giblet_hpc.jobs.submit import forks
+from giblet_hpc.runs.paths import RunPaths, Stage
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Target:
 
     def make(self) -> RunPaths:
         """Make what has to be made; return the run."""
-        keep_umask()
+        restrict_umask()
         if self.aside and (went := forks.replace(self.paths)):
             click.echo(f"the earlier run {self.paths.name} is now {went}", err=True)
         if self.config is not None and self.base is not None:
@@ -76,7 +77,7 @@ def find(
                 hint=f"giblet-hpc submit pipeline --config {file}",
             )
         return Target(paths, config)
-    if first == "preprocess" and forks.makes_way(paths, config):
+    if first == "preprocess" and forks.is_replaceable(paths, config):
         return Target(paths, config, aside=True)
     paths.require_same(config)
     return Target(paths)

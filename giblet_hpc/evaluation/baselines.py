@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.config import Ridge, RunConfig
+from giblet_hpc.config.evaluate import Ridge
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.modalities.base import Modality
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
-from giblet_hpc.training.data import StudyArrays
-from giblet_hpc.training.fitted import Fitted, rows_of, sound_vectors
+from giblet_hpc.training.feed import StudyArrays
+from giblet_hpc.training.statistics import rows_of
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 12.0
@@ -28,34 +30,11 @@ def delays_of(ridge: Ridge, tr: float) -> tuple[int, ...]:
     return ridge.delays or tuple(range(1, math.ceil(RESPONSE_SECONDS / tr) + 1))
 
 
-def modality_features(
-    name: str,
-    stimulus: NDArray[Any],
-    *,
-    text: NDArray[np.float32] | None,
-    codebooks: NDArray[np.float32] | None,
-) -> NDArray[np.float32]:
-    """Return one modality's features of each TR, (trs, columns), before principal components.
-
-    The mean frame's pixels; mean and deviation over a TR of what the audio codes stand for, or
-    the mean log-mel column; the text features.
-    """
-    if name == "text":
-        return stimulus if text is None else text
-    if name == "video":
-        return stimulus.mean(axis=1, dtype=np.float32).reshape(len(stimulus), -1) / 255
-    if stimulus.dtype != np.int16:
-        return np.asarray(stimulus.mean(axis=2), dtype=np.float32)
-    assert codebooks is not None
-    rows = []
-    for row in stimulus:
-        vectors = sound_vectors(row[None], codebooks)[0]
-        rows.append(np.concatenate([vectors.mean(axis=0), vectors.std(axis=0)]))
-    return np.stack(rows)
-
-
 def principal_features(
-    config: RunConfig, study: StudyArrays, fitted: Fitted, blocks: Sequence[Block]
+    config: RunConfig,
+    study: StudyArrays,
+    modalities: Mapping[str, Modality],
+    blocks: Sequence[Block],
 ) -> dict[str, NDArray[np.float32]]:
     """Return every run's features: each modality's principal components of the training TRs.
 
@@ -67,15 +46,11 @@ def principal_features(
     """
     from sklearn.decomposition import PCA
 
-    text = fitted.text_features(study)
     columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in study.runs}
-    for modality in config.features.modalities:
+    for modality, kind in modalities.items():
         features = {
-            name: modality_features(
-                modality,
-                run.stimulus[modality],
-                text=text[name] if text else None,
-                codebooks=study.codebooks,
+            name: kind.baseline_features(
+                kind.inputs(run.stimulus[modality], kind.estimates), study.shared.get(modality)
             )
             for name, run in study.runs.items()
         }
@@ -83,14 +58,14 @@ def principal_features(
         size = min(config.evaluate.ridge.components, *(n - 1 for n in training.shape))
         pca = PCA(size, svd_solver="full" if min(training.shape) < 2000 else "randomized",
                   random_state=SVD_SEED).fit(training)  # fmt: skip
-        scale = math.sqrt(float(pca.explained_variance_.sum())) or 1.0
+        divisor = math.sqrt(float(pca.explained_variance_.sum())) or 1.0
         for name, values in features.items():
-            columns[name].append((pca.transform(values) / scale).astype(np.float32))
+            columns[name].append((pca.transform(values) / divisor).astype(np.float32))
     return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
 
 
 def ridge_predictions(
-    config: RunConfig, study: StudyArrays, fitted: Fitted, fold: Fold
+    config: RunConfig, study: StudyArrays, modalities: Mapping[str, Modality], fold: Fold
 ) -> NDArray[np.float32]:
     """Fit on the fold's training and validation TRs, predict its test TRs.
 
@@ -102,7 +77,7 @@ def ridge_predictions(
     ndarray, shape (subjects, test trs, voxels)
     """
     options = config.evaluate.ridge
-    features = principal_features(config, study, fitted, fold.train)
+    features = principal_features(config, study, modalities, fold.train)
     delays = delays_of(options, config.study.tr)
     used = (*fold.train, *fold.validation)
 
@@ -155,8 +130,8 @@ class _OnCpu:
         self._backend = backend
 
     def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        made = self._model.predict(self._backend.asarray(inputs))
-        result: NDArray[np.float32] = self._backend.to_numpy(made)
+        predicted = self._model.predict(self._backend.asarray(inputs))
+        result: NDArray[np.float32] = self._backend.to_numpy(predicted)
         return result
 
 

@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.extract.bold import Grid, to_image
 from giblet_hpc.files import atomic_path
+from giblet_hpc.scans.volumes import Grid, to_image
 
 SLICES = 8
 

@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 
 from giblet_hpc import __version__
-from giblet_hpc.config import RunConfig
-from giblet_hpc.config_io import dump
+from giblet_hpc.config.io import dump
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation.maps import as_data_uri, new_figure
 from giblet_hpc.files import write_text
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from giblet_hpc.evaluation import ceiling as ceilings
 from giblet_hpc.evaluation import metrics
 from giblet_hpc.splits import Block
-from giblet_hpc.training.data import StudyArrays
-from giblet_hpc.training.fitted import rows_of
+from giblet_hpc.training.feed import StudyArrays
+from giblet_hpc.training.statistics import rows_of
 
 Maps = dict[str, NDArray[np.float64]]
 

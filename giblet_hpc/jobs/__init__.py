@@ -1,1 +1,1 @@
-"""What runs outside the heavy half: launching, supervising, and telling how runs stand."""
+"""Everything outside the container; light imports only."""

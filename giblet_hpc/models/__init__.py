@@ -1,1 +1,1 @@
-"""The networks: `dense` (the original) and `temporal` (the default)."""
+"""The networks: `dense` (the original) and `temporal` (the default), and what goes through them."""

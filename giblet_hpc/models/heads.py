@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from giblet_hpc.config import TemporalModel
+from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.timing import canonical_hrf
 
 

@@ -1,30 +1,31 @@
 """What goes into a model and what comes out of it.
 
-Dimension legend, used in the comments of this package:
+Dimension legend, used in the comments of this package and of the modalities:
 B windows, W TRs of a window with its context, L target TRs, F frames, H rows, X columns,
 Q codebooks (or mel bands), C audio frames, D text features, Z bottleneck, S subjects, V voxels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
+from torch import nn
+
+from giblet_hpc.config.model import TemporalModel
+
+Positions = Mapping[str, torch.Tensor]
+"""For modalities that are reconstructed at some positions of a TR only: their indices, (n,)."""
 
 
 @dataclass(frozen=True)
 class Shapes:
     """Sizes of a study's arrays."""
 
-    video: tuple[int, int, int] | None
-    """(F, H, X), or None without video."""
-    audio: tuple[int, int] | None
-    """(Q, C), or None without audio."""
-    codes: int
-    """Values an audio code can take; 0 for a log-mel spectrogram."""
-    text: int | None
-    """D, or None without text."""
+    stimulus: Mapping[str, tuple[int, ...]]
+    """Shape of one TR of each modality in use, in a fixed order."""
     subjects: int
     """S."""
     voxels: int
@@ -33,15 +34,14 @@ class Shapes:
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities in use."""
-        present = {"video": self.video, "audio": self.audio, "text": self.text}
-        return tuple(name for name, shape in present.items() if shape is not None)
+        return tuple(self.stimulus)
 
 
 class Batch(NamedTuple):
     """Windows of consecutive TRs."""
 
     stimulus: dict[str, torch.Tensor]
-    """video (B, W, F, H, X, 3) uint8; audio (B, W, Q, C) int16 or float32; text (B, W, D)."""
+    """Each modality's (B, W, ...), of the type it is stored in."""
     inside: torch.Tensor
     """(B, W) bool: the TR belongs to the window's block. Others are padding."""
     bold: torch.Tensor
@@ -60,5 +60,30 @@ class Output(NamedTuple):
     map_penalty: torch.Tensor
     """Scalar: squared weights of the linear maps from vector features to voxels; 0 without."""
     reconstruction: dict[str, torch.Tensor]
-    """video (B, L, F, H, X, 3) in [0, 1]; audio codes (B, L, n, Q, codes) logits at the n frames
-    that were asked for, or mel (B, L, Q, C); text (B, L, D)."""
+    """Each modality's (B, L, ...), as its decoder makes it."""
+
+
+class Coder(Protocol):
+    """A modality's two networks in the temporal model."""
+
+    def encoder(self, options: TemporalModel) -> nn.Module:
+        """Return the network from (B, W, ...) to (B, W, width)."""
+
+    def decoder(self, options: TemporalModel, bottleneck: int) -> nn.Module:
+        """Return the network from (B, L, Z), and positions if it has any, to (B, L, ...)."""
+
+
+class DenseCoder(Protocol):
+    """A modality's two networks in the dense model, between flat rows."""
+
+    def dense_encoder(self) -> nn.Module | None:
+        """Return the network from (N, inputs) to its part of the joint layer; None: no place."""
+
+    def dense_decoder(self) -> nn.Module:
+        """Return the network from (N, 1536) to (N, outputs)."""
+
+    def dense_input(self, rows: torch.Tensor) -> torch.Tensor:
+        """Turn stored rows (N, 1, ...) into (N, inputs)."""
+
+    def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
+        """Turn (N, outputs) into (N, 1, ...)."""

@@ -5,26 +5,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import errno
 import os
 import signal
 import socket
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from giblet_hpc import log, nccl
-from giblet_hpc.beacon import end_with_supervisor, give_stacks_when_asked, take_signals
-from giblet_hpc.errors import GibletError, StoreError
+from giblet_hpc import files, log, nccl
+from giblet_hpc.errors import ConfigError, GibletError, NodeError
 from giblet_hpc.files import write_json
-from giblet_hpc.runs import ATTEMPT, STAGES, RunPaths, Stage
+from giblet_hpc.runs.beacon import dump_stacks_on_signal, end_with_supervisor, unblock_signals
+from giblet_hpc.runs.environment import attempt_folder
+from giblet_hpc.runs.paths import STAGES, AttemptPaths, Progress, RunPaths, Stage
 from giblet_hpc.stages import WEIGHTS
 
 PR_SET_PDEATHSIG = 1
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -33,40 +33,51 @@ def reporting(paths: RunPaths, stage: Stage, rank: int, part: str = "") -> Itera
     try:
         with nccl.readable():
             yield
-    except GibletError as error:
-        note(error, paths, stage, rank=rank, part=part)
-        raise
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            note(error, paths, stage, rank=rank, part=part)
-            raise
-        full = StoreError(
-            f"the disk is full or the quota is used up: {error.filename or error}",
-            hint="free some space and give the same command again; finished work is kept",
-        )
-        note(full, paths, stage, rank=rank, part=part)
-        raise full from None
     except (Exception, KeyboardInterrupt) as error:
-        note(error, paths, stage, rank=rank, part=part)
+        explained = files.explain(error) or hidden_package(error)
+        note(explained or error, paths, stage, rank=rank, part=part)
+        if explained is not None:
+            raise explained from None
         raise
+
+
+def hidden_package(error: BaseException) -> ConfigError | None:
+    """Return which folder of PYTHONPATH hides a package that this one needs; None otherwise."""
+    hidden = [
+        Path(entry).resolve() for entry in os.environ.get("PYTHONPATH", "").split(":") if entry
+    ]
+    if not isinstance(error, ImportError) or not hidden:
+        return None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).resolve()
+        folder = next((f for f in hidden if file.is_relative_to(f)), None)
+        if folder is not None:
+            return ConfigError(
+                f"PYTHONPATH hides a package of this environment: {file} ({error})",
+                hint=f"unset PYTHONPATH, or take {folder} out of it",
+            )
+    return None
 
 
 def note(error: BaseException, paths: RunPaths, stage: Stage, *, rank: int, part: str = "") -> None:
-    """Record an error: in the attempt, a file for each rank; without a supervisor, in the state."""
-    mistake = isinstance(error, GibletError)
+    """Record an error: in the attempt, a file for each rank; without a supervisor, in the state.
+
+    What is not a mistake of the user's is tried again: another node may do.
+    """
+    ours = isinstance(error, GibletError)
+    mistake = ours and not isinstance(error, NodeError)
     facts = {
         "kind": "mistake" if mistake else "error",
-        "reason": str(error) if mistake else f"{type(error).__name__}: {error}".splitlines()[0],
+        "reason": str(error) if ours else f"{type(error).__name__}: {error}".splitlines()[0],
         "hint": error.hint if isinstance(error, GibletError | nccl.NcclError) else "",
         "exit_code": error.exit_code if isinstance(error, GibletError) else 1,
     }
     where = {"rank": rank, "host": socket.gethostname(), "time": time.time()}
-    attempt = os.environ.get(ATTEMPT)
+    attempt = attempt_folder()
     try:
-        if attempt:
-            write_json(Path(attempt) / f"rank-{rank}.json", {**facts, **where})
-            return
-        if mistake or paths.stage_state(stage, part=part).get("status") != "failed":
+        if attempt is not None:
+            write_json(AttemptPaths(attempt).rank(rank), {**facts, **where})
+        elif mistake or paths.stage_state(stage, part=part).get("status") != "failed":
             paths.update_state(stage, part=part, status="failed", **facts)
     except OSError:
         sys.stderr.write("the run's state could not be written either\n")
@@ -74,25 +85,26 @@ def note(error: BaseException, paths: RunPaths, stage: Stage, *, rank: int, part
 
 def run_stage(stage: Stage, paths: RunPaths, *, rank: int, part: str, rebuild: bool) -> bool:
     """Run one stage in this process; return whether it finished (rather than was stopped)."""
-    if stage == "preprocess":
-        with reporting(paths, stage, rank, part):
+    with reporting(paths, stage, rank, part):
+        if stage == "preprocess":
             from giblet_hpc.stages import preprocess
 
             preprocess.run(paths.load_config(), paths, part=part, rebuild=rebuild)
-        return True
-    from giblet_hpc.training.parallel import world
+            return True
+        from giblet_hpc.training.world import world
 
-    # Rank 0 fits ridge and draws the report while the others wait.
-    patience = timedelta(minutes=30) if stage == "train" else timedelta(hours=24)
-    with world(patience=patience) as here, reporting(paths, stage, rank):
-        if stage == "train":
-            from giblet_hpc.stages import train
+        # Rank 0 fits ridge and draws the report while the others wait.
+        timeout = timedelta(minutes=30) if stage == "train" else timedelta(hours=24)
+        # The inner report comes before the group is left, which takes a while when a rank is gone.
+        with world(timeout=timeout) as here, reporting(paths, stage, rank):
+            if stage == "train":
+                from giblet_hpc.stages import train
 
-            return train.run(paths.load_config(), paths, here)
-        from giblet_hpc.stages import evaluate
+                return train.run(paths.load_config(), paths, here)
+            from giblet_hpc.stages import evaluate
 
-        evaluate.run(paths.load_config(), paths, here)
-        return True
+            evaluate.run(paths.load_config(), paths, here)
+            return True
 
 
 def main() -> int:
@@ -110,10 +122,10 @@ def main() -> int:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         end_with_supervisor()
-    give_stacks_when_asked()
+    dump_stacks_on_signal()
     if stage != "train":
         # Training listens later, when it can answer with a checkpoint.
-        take_signals()
+        unblock_signals()
     log.setup(rank)
     # Concerns speed alone, and comes from every rank.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -121,18 +133,18 @@ def main() -> int:
         os.environ.setdefault("HF_HUB_CACHE", str(WEIGHTS))
     paths = RunPaths(arguments.run)
     if rank == 0:
-        paths.update_state(stage, part=part, status="running", pid=os.getpid(), reason="", hint="")
+        Progress(paths, stage, part=part).write(status="running", pid=os.getpid())
     try:
         finished = run_stage(stage, paths, rank=rank, part=part, rebuild=arguments.rebuild)
     except GibletError as error:
         # A supervisor shows the reason itself, once for all ranks.
-        if ATTEMPT not in os.environ:
+        if attempt_folder() is None:
             sys.stderr.write(f"{error.render()}\n")
         return error.exit_code
     if rank == 0:
         # What a stop means is for the supervisor to say: the end, or another attempt.
-        stopped = "stopping" if ATTEMPT in os.environ else "stopped"
-        paths.update_state(stage, part=part, status="complete" if finished else stopped)
+        stopped = "stopping" if attempt_folder() is not None else "stopped"
+        Progress(paths, stage, part=part).write(status="complete" if finished else stopped)
     return 0
 
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from giblet_hpc import nccl
 from giblet_hpc.files import write_json
-from giblet_hpc.training.parallel import World, world
+from giblet_hpc.training.world import World, world
 
 MIB = 2**20
 SIZES = {"cuda": (MIB, 1024 * MIB), "cpu": (MIB, 32 * MIB)}
@@ -89,11 +89,9 @@ def run(here: World) -> list[dict[str, Any]]:
 
 def clocks(here: World) -> dict[str, float]:
     """Return what the clock of each node says at the same moment, in seconds since the epoch."""
-    told: list[Any] = [None] * here.size
     node = f"node {os.environ['GROUP_RANK']} ({socket.gethostname()})"
     here.wait()
-    dist.all_gather_object(told, (node, time.time()))
-    return dict(told)
+    return dict(here.gather((node, time.time())))
 
 
 def main() -> int:
@@ -101,7 +99,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m giblet_hpc.stages.allreduce")
     parser.add_argument("file", type=Path)
     file = parser.parse_args().file
-    with nccl.readable(), world(patience=timedelta(minutes=3)) as here:
+    with nccl.readable(), world(timeout=timedelta(minutes=3)) as here:
         facts = {"backend": dist.get_backend(), "rows": run(here), "clocks": clocks(here)}
         if here.is_main:
             write_json(file, facts)

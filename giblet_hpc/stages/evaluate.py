@@ -15,35 +15,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.config import RunConfig
-from giblet_hpc.config_io import fingerprint
+from giblet_hpc.config.io import fingerprint
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation import report, samples, scores
 from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
-from giblet_hpc.evaluation.prediction import load_best, predict_test
-from giblet_hpc.extract.bold import restore
-from giblet_hpc.extract.text import LSA
+from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
 from giblet_hpc.files import read_json, write_json, write_with
-from giblet_hpc.runs import Heartbeat, RunPaths
+from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.runs.paths import Progress, RunPaths
+from giblet_hpc.scans.cleaning import restore
 from giblet_hpc.splits import Fold, load_folds
-from giblet_hpc.stages.train import fitted_of
+from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.subjects import find_subjects
-from giblet_hpc.training import checkpoint
-from giblet_hpc.training.data import GROUP_MEAN, StudyArrays, load_study
-from giblet_hpc.training.fitted import Fitted
-from giblet_hpc.training.loop import Trainer
-from giblet_hpc.training.parallel import World
+from giblet_hpc.training.feed import GROUP_MEAN, StudyArrays, load_study
+from giblet_hpc.training.node_memory import memory_for
+from giblet_hpc.training.predictor import Predictor, make_predictor
+from giblet_hpc.training.strategy import DataParallel
+from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
-RECONSTRUCTION_LABELS = {
-    "video": "video: error (1 = training mean)",
-    "audio": "audio: error (1 = training mean or code frequencies)",
-    "text": "text: error (1 = training mean)",
-    "audio_top1": "audio codes: top-1 hits",
-    "audio_top1_unigram": "audio codes: top-1 hits of the most frequent code",
-}
 
 
 def run(config: RunConfig, paths: RunPaths, world: World) -> None:
@@ -54,30 +48,28 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
     config : RunConfig
     paths : RunPaths
     world : World
+        Of any number of ranks, whatever training used.
     """
     torch.use_deterministic_algorithms(True)
-    beat = Heartbeat(paths, "evaluate")
+    progress = Progress(paths, "evaluate")
     inputs = read_json(paths.inputs)
-    study = load_study(config, inputs)
+    study = load_study(config, inputs, memory=memory_for(world))
     everyone = load_study(config, inputs, per_subject=True) if world.is_main else None
-    results = []
-    for fold in load_folds(paths):
+    results, strategy = [], DataParallel(world)
+    for fold in load_folds(paths.split):
         folder = paths.evaluation / fold.name
-        fitted = fitted_of(config, paths, fold, study=study, world=world)
-        trainer = Trainer(
-            config, paths, fold, study=study, fitted=fitted, world=world, should_stop=lambda: False
-        )
-        manifest = load_best(trainer, paths.checkpoints(fold.name))
+        statistics = statistics_of(config, paths, fold, study=study, world=world)
+        predictor = make_predictor(config, study, statistics, strategy)
+        best = paths.checkpoints(fold.name)
+        manifest = load_best(predictor, best, data=paths.data_digest())
         if world.is_main:
-            beat.beat(phase=f"predicting {fold.name}")
-            _discard_others(folder, config, paths, checkpoint.best(paths.checkpoints(fold.name)))
-        if not world.from_main((folder / "predictions.npy").is_file()):
-            predict_test(trainer, folder)
+            progress.note(phase=f"predicting {fold.name}")
+            _discard_others(folder, config, paths, checkpoints.best(best))
+        if not world.broadcast((folder / "predictions.npy").is_file()):
+            predict_test(predictor, fold.test, folder, world)
         if everyone is not None:
-            beat.beat(phase=f"scoring {fold.name}")
-            results.append(
-                _score(config, paths, trainer, fold, (study, everyone), fitted, manifest)
-            )
+            progress.note(phase=f"scoring {fold.name}")
+            results.append(_score(paths, predictor, fold, (study, everyone), manifest))
     if world.is_main:
         _write_results(config, paths, results)
     world.wait()
@@ -87,7 +79,7 @@ def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Path
     """Remove products that another checkpoint, config or store made."""
     made_from = {
         "inputs": read_json(paths.inputs),
-        "checkpoint": read_json(best / checkpoint.MANIFEST)["files"],
+        "checkpoint": checkpoints.manifest_of(best)["files"],
         "config": fingerprint(config),
     }
     record = folder / "made_from.json"
@@ -99,20 +91,19 @@ def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Path
 
 
 def _score(
-    config: RunConfig,
     paths: RunPaths,
-    trainer: Trainer,
+    predictor: Predictor,
     fold: Fold,
     studies: tuple[StudyArrays, StudyArrays],
-    fitted: Fitted,
     manifest: dict[str, Any],
 ) -> dict[str, Any]:
     """Return a fold's part of the report, from products that exist or are made now."""
     study, everyone = studies
+    config = predictor.config
     folder = paths.evaluation / fold.name
     predictions = {
         "model": np.load(folder / "predictions.npy"),
-        "ridge": _ridge(config, study, fitted, fold, folder / "ridge.npy"),
+        "ridge": _ridge(predictor, study, fold, folder / "ridge.npy"),
     }
     if config.evaluate.write_scans and study.subjects != (GROUP_MEAN,):
         _write_predicted_scans(config, study, fold, predictions["model"], folder)
@@ -121,14 +112,15 @@ def _score(
     rows = read_json(folder / "fold.json")
     with np.load(folder / "maps.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    with np.load(folder / "reconstruction.npz") as archive:
-        reconstruction = [
-            (label, float(archive[name]))
-            for name, label in RECONSTRUCTION_LABELS.items()
-            if name in archive.files
-        ]
+    figures = read_figures(folder)
+    reconstruction = [
+        (f"{name}: {label}", figures[name][key])
+        for name, modality in predictor.modalities.items()
+        for key, label in modality.labels.items()
+        if key in figures[name]
+    ]
     places = samples.sample_trs(fold.test, config.evaluate.samples)
-    figures = [samples.sample_figure(trainer, study, p, predictions["model"]) for p in places]
+    drawn = [samples.sample_figure(predictor, study, p, predictions["model"]) for p in places]
     pictures = [drawing.slices_figure(arrays["model_r"].mean(0), study.mask, title="model r")]
     if "ceiling" in arrays:
         pictures.append(drawing.slices_figure(arrays["ceiling"], study.mask, title="noise ceiling"))
@@ -138,16 +130,14 @@ def _score(
         "training": report.training_figure(paths.metrics(fold.name)),
         "histogram": report.histogram_figure(arrays["model_r"], arrays["ridge_r"]),
         "maps": [drawing.as_data_uri(picture) for picture in pictures],
-        "samples": [drawing.as_data_uri(figure) for figure in figures],
+        "samples": [drawing.as_data_uri(figure) for figure in drawn],
     }
 
 
-def _ridge(
-    config: RunConfig, study: StudyArrays, fitted: Fitted, fold: Fold, path: Path
-) -> NDArray[np.float32]:
+def _ridge(predictor: Predictor, study: StudyArrays, fold: Fold, path: Path) -> NDArray[np.float32]:
     if not path.is_file():
         logger.info("ridge on %d training TRs", sum(b.trs for b in fold.train + fold.validation))
-        predictions = ridge_predictions(config, study, fitted, fold)
+        predictions = ridge_predictions(predictor.config, study, predictor.modalities, fold)
         write_with(path, lambda handle: np.save(handle, predictions))
     loaded: NDArray[np.float32] = np.load(path)
     return loaded
@@ -220,7 +210,7 @@ def _labels(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, str]
         return None, {}
     assert config.study.store is not None
     store = FeatureStore(config.study.store)
-    return store.read("regions"), dict(store.part("regions").attributes["names"])
+    return store.read("regions"), dict(store.array("regions").attributes["names"])
 
 
 def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None:
@@ -257,9 +247,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def _write_results(config: RunConfig, paths: RunPaths, folds: list[dict[str, Any]]) -> None:
     keep = ("title", "fold", "verdict", "test_trs", "step", "rows", "reconstruction")
-    write_json(
-        paths.evaluation / "scores.json", [{key: fold[key] for key in keep} for fold in folds]
-    )
+    write_json(paths.scores, [{key: fold[key] for key in keep} for fold in folds])
     report.write_report(
         paths.report, name=paths.name, config=config, folds=folds, notes=_notes(config)
     )
@@ -288,8 +276,6 @@ def _notes(config: RunConfig) -> list[str]:
             f"The files were shifted by {config.bold.shifted_trs} TRs; that was undone before "
             "modelling."
         )
-    if config.features.audio and config.features.audio.codec == "untrained":
-        notes.append("The audio codes come from a fixed-seed codec without training.")
-    if config.features.text and config.features.text.encoder == LSA:
-        notes.append("Text features: TF-IDF and SVD, fitted on the training TRs of each fold.")
+    for modality in modalities_of(config.features).values():
+        notes += modality.remarks()
     return notes

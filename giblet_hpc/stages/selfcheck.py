@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from transformers.utils import cached_file
 
-from giblet_hpc.runs import GPUS
+from giblet_hpc.runs.environment import GPUS
 from giblet_hpc.stages import WEIGHTS
 
 IMAGE_ROOT = Path("/opt/giblet")

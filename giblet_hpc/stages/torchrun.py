@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import socket
 import sys
+import time
+from collections.abc import Mapping
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import main as torchrun
 
-from giblet_hpc.beacon import end_with_supervisor
+from giblet_hpc.files import write_json
+from giblet_hpc.runs.beacon import end_with_supervisor
+from giblet_hpc.runs.environment import NODE, attempt_folder
+from giblet_hpc.runs.paths import AttemptPaths
+
+CLEANUP_SECONDS = 10.0
+"""Less than torchrun waits before it kills the ranks that are left."""
 
 
 def _leave_to_ranks(*_: object) -> None:
@@ -30,13 +40,42 @@ def main() -> int:
     try:
         torchrun(sys.argv[1:])
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        sys.stderr.write(f"rank {rank} ended with exit code {failure.exitcode}\n")
+        rank, code = record_failures(error.failures)
+        sys.stderr.write(f"rank {rank} ended with exit code {code}\n")
         return 1
     except SignalException as error:
         sys.stderr.write(f"torchrun was stopped by {error.sigval.name}\n")
         return 1
     return 0
+
+
+def record_failures(failures: Mapping[int, ProcessFailure]) -> tuple[int, int]:
+    """Write down which ranks ended by themselves, and how; return the one that counts.
+
+    torchrun lists those first that it saw ended, then those that it ended because of them. Of the
+    first, a rank that was killed explains one that lost its connection, never the reverse.
+
+    Parameters
+    ----------
+    failures : mapping of int to ProcessFailure
+        By global rank, as `ChildFailedError` holds them.
+    """
+    began = next(iter(failures.values())).timestamp
+    ended = [
+        (rank, failure.exitcode)
+        for rank, failure in failures.items()
+        if failure.timestamp - began < CLEANUP_SECONDS
+    ]
+    folder = attempt_folder()
+    if folder is not None:
+        node = int(os.environ.get(NODE, "0"))
+        facts = {
+            "host": socket.gethostname(),
+            "time": time.time(),
+            "ended": [{"rank": rank, "exit_code": code} for rank, code in ended],
+        }
+        write_json(AttemptPaths(folder).agent(node), facts)
+    return next(((rank, code) for rank, code in ended if code < 0), ended[0])
 
 
 if __name__ == "__main__":

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 
 import torch
 
-from giblet_hpc import beacon
-from giblet_hpc.config import RunConfig
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.runs import beacon
+from giblet_hpc.runs.environment import LOCAL
+from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
-from giblet_hpc.training.data import StudyArrays, load_study
-from giblet_hpc.training.fitted import Fitted, fit, load_fitted
+from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.loop import Trainer
-from giblet_hpc.training.parallel import World
+from giblet_hpc.training.node_memory import memory_for
+from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
+from giblet_hpc.training.strategy import DataParallel
+from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
 STOP_POLL_SECONDS = 1.0
 
 
 class StopRequest:
-    """Whether somebody asked this stage to stop: by a STOP file, or by SIGTERM or SIGUSR2.
+    """Whether this stage is asked to stop: by its supervisor, or by SIGTERM or SIGUSR2.
+
+    A supervisor looks at the run's STOP file for all its ranks, and tells them on the node's own
+    disk; without one each process looks itself.
 
     Parameters
     ----------
@@ -31,22 +39,23 @@ class StopRequest:
     """
 
     def __init__(self, paths: RunPaths) -> None:
-        self._files = paths.stops
+        self._file = None if LOCAL in os.environ else paths.stop
         self._asked = False
         self._last_look = 0.0
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._note)
-        beacon.take_signals()
+        beacon.unblock_signals()
 
     def _note(self, *_: object) -> None:
         self._asked = True
 
     def __call__(self) -> bool:
-        """Return whether to stop; the files are looked at once a second at most."""
+        """Return whether to stop; files are looked at once a second at most."""
         now = time.monotonic()
         if now - self._last_look > STOP_POLL_SECONDS:
             self._last_look = now
-            self._asked = self._asked or any(file.exists() for file in self._files)
+            asked = self._file.exists() if self._file else beacon.asked_to_stop()
+            self._asked = self._asked or asked
         return self._asked
 
 
@@ -66,24 +75,25 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     """
     torch.use_deterministic_algorithms(True)
     stop = StopRequest(paths)
-    study = load_study(config, read_json(paths.inputs))
-    for fold in load_folds(paths):
-        fitted = fitted_of(config, paths, fold, study=study, world=world)
+    study = load_study(config, read_json(paths.inputs), memory=memory_for(world))
+    for fold in load_folds(paths.split):
+        statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(
-            config, paths, fold, study=study, fitted=fitted, world=world, should_stop=stop
-        )
+            config, paths, fold, study=study, statistics=statistics,
+            strategy=DataParallel(world), should_stop=stop,
+        )  # fmt: skip
         if not trainer.run():
             logger.info("stopped at step %d; the checkpoint is written", trainer.step)
             return False
     return True
 
 
-def fitted_of(
+def statistics_of(
     config: RunConfig, paths: RunPaths, fold: Fold, *, study: StudyArrays, world: World
-) -> Fitted:
+) -> TrainingStatistics:
     """Return a fold's estimates; rank 0 makes them when they are not there yet."""
     file = paths.statistics(fold.name, paths.data_digest())
     if world.is_main and not file.is_file():
-        fit(config, study, fold.train).save(file)
+        fit(modalities_of(config.features), study, fold.train).save(file)
     world.wait()
-    return load_fitted(file)
+    return load_statistics(file)

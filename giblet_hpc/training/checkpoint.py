@@ -1,8 +1,4 @@
-"""Checkpoints: whole or absent, verified by sha256, the last few and the best kept.
-
-checkpoints/step-00000480/{state.pt,manifest.json}   committed by renaming the folder
-checkpoints/latest, checkpoints/best                 text files with a folder's name
-"""
+"""Writing and reading a checkpoint: whole or absent, its content known by sha256."""
 
 from __future__ import annotations
 
@@ -16,25 +12,20 @@ from typing import Any
 import torch
 
 from giblet_hpc.errors import DataError
-from giblet_hpc.files import (
-    TEMPORARY_MARK,
-    fsync_folder,
-    read_json,
-    sha256_file,
-    write_json,
-    write_text,
-    write_with,
+from giblet_hpc.files import TEMPORARY_MARK, fsync_folder, sha256_file, write_json, write_with
+from giblet_hpc.runs.checkpoints import (
+    MANIFEST,
+    STATE,
+    is_valid,
+    manifest_of,
+    name_of,
+    prune,
+    set_best,
+    set_latest,
 )
-from giblet_hpc.runs import IMAGE
+from giblet_hpc.runs.environment import IMAGE
 
 logger = logging.getLogger(__name__)
-STATE = "state.pt"
-MANIFEST = "manifest.json"
-
-
-def name_of(step: int) -> str:
-    """Return the folder name of a step's checkpoint."""
-    return f"step-{step:08d}"
 
 
 def save(
@@ -66,7 +57,7 @@ def save(
         When the disk is full or fails; earlier checkpoints are untouched.
     """
     final = folder / name_of(manifest["step"])
-    if not _is_valid(final):
+    if not is_valid(final):
         temporary = folder / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{final.name}"
         temporary.mkdir(parents=True)
         try:
@@ -80,10 +71,10 @@ def save(
             fsync_folder(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    write_text(folder / "latest", final.name)
+    set_latest(folder, final)
     if best:
         set_best(folder, manifest["step"])
-    _prune(folder, keep_last)
+    prune(folder, keep_last)
     return final
 
 
@@ -95,63 +86,6 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
-
-
-def set_best(folder: Path, step: int) -> None:
-    """Name a step's checkpoint as the best."""
-    write_text(folder / "best", name_of(step))
-
-
-def _prune(folder: Path, keep_last: int) -> None:
-    kept = {(folder / name).read_text() for name in ("latest", "best") if (folder / name).exists()}
-    committed = sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
-    for path in committed[:-keep_last]:
-        if path.name not in kept:
-            shutil.rmtree(path)
-    for path in folder.glob(f"{TEMPORARY_MARK}*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_valid(path: Path) -> bool:
-    """Whether a checkpoint's files have the size and sha256 of its manifest."""
-    if not (path / MANIFEST).is_file():
-        return False
-    try:
-        files = read_json(path / MANIFEST)["files"]
-    except (DataError, KeyError):
-        return False
-    return all(
-        (path / name).is_file()
-        and (path / name).stat().st_size == expected["size"]
-        and sha256_file(path / name) == expected["sha256"]
-        for name, expected in files.items()
-    )
-
-
-def newest(folder: Path) -> Path | None:
-    """Return the newest valid checkpoint; damaged ones are passed over with a warning."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        if _is_valid(path):
-            return path
-        logger.warning("checkpoint %s is damaged; trying the one before", path)
-    return None
-
-
-def best(folder: Path) -> Path:
-    """Return the best checkpoint.
-
-    Raises
-    ------
-    DataError
-        When there is none, or it is damaged.
-    """
-    pointer = folder / "best"
-    if not pointer.is_file():
-        raise DataError(f"no best checkpoint in {folder}", hint="run `giblet-hpc submit train`")
-    path = folder / pointer.read_text().strip()
-    if not _is_valid(path):
-        raise DataError(f"checkpoint {path} is damaged", hint="train again, or restore the file")
-    return path
 
 
 def load(path: Path, *, mmap: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,7 +101,7 @@ def load(path: Path, *, mmap: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     state: dict[str, Any] = torch.load(
         path / STATE, map_location="cpu", weights_only=True, mmap=mmap
     )
-    return state, read_json(path / MANIFEST)
+    return state, manifest_of(path)
 
 
 def require_data(manifest: dict[str, Any], digest: str) -> None:

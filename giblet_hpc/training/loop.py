@@ -10,33 +10,25 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from giblet_hpc.beacon import Beacon
-from giblet_hpc.config import RunConfig
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.models.shapes import Batch, Output, Shapes
-from giblet_hpc.runs import Heartbeat, RunPaths
+from giblet_hpc.models.shapes import Batch
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.runs.beacon import Beacon
+from giblet_hpc.runs.paths import Progress, RunPaths
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.build import build_model, context_trs, uses_bf16
-from giblet_hpc.training.data import (
-    StudyArrays,
-    Window,
-    WindowReader,
-    covering_windows,
-    epoch_windows,
-)
-from giblet_hpc.training.fitted import Fitted, shapes_of
+from giblet_hpc.training.feed import StudyArrays, Window, covering_windows, epoch_windows
 from giblet_hpc.training.losses import Losses, gradient_norms
-from giblet_hpc.training.parallel import World
-from giblet_hpc.training.record import Pace, Recorder
-from giblet_hpc.training.schedule import learning_rate, mixed_seed
-from giblet_hpc.training.sums import VoxelSums
+from giblet_hpc.training.predictor import make_predictor
+from giblet_hpc.training.record import Recorder, StepTimer
+from giblet_hpc.training.schedule import learning_rate
+from giblet_hpc.training.statistics import TrainingStatistics
+from giblet_hpc.training.strategy import Strategy
+from giblet_hpc.training.voxel_sums import VoxelSums
 
 logger = logging.getLogger(__name__)
 MAX_BAD_STEPS = 10
@@ -52,9 +44,10 @@ class Trainer:
     paths : RunPaths
     fold : Fold
     study : StudyArrays
-    fitted : Fitted
+    statistics : TrainingStatistics
         Estimates from the fold's training TRs.
-    world : World
+    strategy : Strategy
+        The parallel mode.
     should_stop : callable
         Asked after each step; any rank's yes stops all at that step.
     """
@@ -66,36 +59,24 @@ class Trainer:
         fold: Fold,
         *,
         study: StudyArrays,
-        fitted: Fitted,
-        world: World,
+        statistics: TrainingStatistics,
+        strategy: Strategy,
         should_stop: Callable[[], bool],
     ) -> None:
-        self.config, self.paths, self.fold, self.world = config, paths, fold, world
+        self.config, self.paths, self.fold = config, paths, fold
+        self._strategy, self.world = strategy, strategy.world
         self._should_stop = should_stop
-        self._study = study
-        self.shapes: Shapes = shapes_of(config, study, fitted)
-        self.losses = Losses(config.loss, self.shapes, fitted)
-        self._fitted = fitted
-        self.reader = WindowReader(
-            study,
-            trs=config.train.window_trs,
-            context=context_trs(config),
-            text=fitted.text_features(study),
-            device=world.device,
-        )
-        self.model = build_model(config, self.shapes, fitted).to(world.device)
-        if config.model.kind == "dense" and world.size > 1 and world.device.type == "cuda":
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
-                self.model
-            )
+        self._runs = list(study.runs)
+        self.predictor = make_predictor(config, study, statistics, strategy)
+        self.model = self.predictor.model
+        self.losses = Losses(config.loss, self.predictor.modalities, statistics.bold_variance)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
-            fused=world.device.type == "cuda",
+            fused=self.world.device.type == "cuda",
         )
-        self._wrapped = self._over_ranks(self.model)
-        self._autocast = uses_bf16(config, world.device)
+        self._wrapped = strategy.wrap(self.model)
         self.step = 0
         self.finished = False
         self._best = float("inf")
@@ -103,21 +84,11 @@ class Trainer:
         self._stale_validations = 0
         self._bad_steps = 0
         self._folder = paths.checkpoints(fold.name)
-        self._heartbeat = Heartbeat(paths, "train")
-        self._beacon = Beacon(world.rank)
-        self.data = paths.data_digest()
-        self._pace = Pace()
+        self._progress = Progress(paths, "train")
+        self._beacon = Beacon(self.world.rank)
+        self._data = paths.data_digest()
+        self._timer = StepTimer()
         self.steps_per_epoch = self._count_steps()
-
-    def _over_ranks(self, model: nn.Module) -> nn.Module:
-        """Return the model with gradients summed over all ranks."""
-        if self.world.size == 1:
-            return model
-        # DDP otherwise regroups its buckets after the first step, so that a resumed run would sum
-        # gradients in another order than an undisturbed one.
-        return DistributedDataParallel(
-            model, gradient_as_bucket_view=True, find_unused_parameters=True
-        )
 
     def _count_steps(self) -> int:
         options = self.config.train
@@ -145,7 +116,7 @@ class Trainer:
         """
         self._resume()
         if self.world.is_main:
-            self.paths.update_state("train", resumed_from=self.step, step=self.step, phase="ready")
+            self._progress.write(resumed_from=self.step, step=self.step, phase="ready")
         recorder = None
         if self.world.is_main and not self.finished:
             events = self.paths.tensorboard / self.fold.name
@@ -156,7 +127,7 @@ class Trainer:
             if recorder:
                 recorder.close()
         if self.world.is_main:
-            self.paths.update_state("train", step=self.step)
+            self._progress.write(step=self.step)
         return self.finished
 
     def _loop(self, recorder: Recorder | None) -> None:
@@ -169,7 +140,7 @@ class Trainer:
             improved = self._validate_if_due(recorder)
             if recorder and self.step % options.log_every == 0:
                 recorder.add("train", self.step, self._epoch, figures)
-            self._heartbeat_if_main(total)
+            self._note_progress(total)
             self._beacon.show(self.step, "agree")
             stop = self.world.any(self._should_stop())
             due = self.step % options.checkpoint_every == 0
@@ -182,14 +153,14 @@ class Trainer:
     def _epoch(self) -> float:
         return self.step / self.steps_per_epoch
 
-    def _heartbeat_if_main(self, total: int) -> None:
+    def _note_progress(self, total: int) -> None:
         if self.world.is_main:
-            self._heartbeat.beat(
+            self._progress.note(
                 phase=f"training {self.fold.name}".strip(),
                 step=self.step,
                 total_steps=total,
                 epoch=round(self._epoch, 2),
-                **self._pace.figures(),
+                **self._timer.figures(),
             )
 
     def _windows_of_step(self) -> list[Window]:
@@ -206,45 +177,38 @@ class Trainer:
         rate = learning_rate(self.step, options=options, steps_per_epoch=self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(mixed_seed(options.seed, self.step, self.world.rank))
+        self._strategy.seed_dropout(options.seed, self.step)
         self._wrapped.train()
         logged = (self.step + 1) % options.log_every == 0
         mine = self._windows_of_step()
         size = len(mine) // options.accumulation
         figures: dict[str, float] = {}
-        for part in range(options.accumulation):
-            last = part == options.accumulation - 1
-            batch = self.reader(mine[part * size : (part + 1) * size])
+        for number in range(options.accumulation):
+            last = number == options.accumulation - 1
+            batch = self.predictor.reader(mine[number * size : (number + 1) * size])
             figures = self._backward(batch, sync=last, logged=logged and last)
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), options.clip))
+        norm = self._strategy.clip(self.model, options.clip)
         self._apply(norm)
         seconds = time.perf_counter() - started
-        self._pace.step(seconds)
+        self._timer.step(seconds)
         trs = options.batch_windows * options.window_trs
         return {**figures, "lr": rate, "gradient_norm": norm, "trs_per_second": trs / seconds}
 
     def _backward(self, batch: Batch, *, sync: bool, logged: bool) -> dict[str, float]:
         options = self.config.train
-        hold: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if not sync and isinstance(self._wrapped, DistributedDataParallel):
-            hold = self._wrapped.no_sync()
+        hold = contextlib.nullcontext() if sync else self._strategy.no_sync(self._wrapped)
         with hold:
-            frames = self.audio_frames(self.step)
-            output = self._forward(batch, frames)
-            parts = self.losses.components(output, batch, frames)
-            loss = torch.stack(list(parts.values())).sum() / options.accumulation
-            shares = self._gradient_shares(parts) if logged else {}
+            positions = self.predictor.positions(self.step)
+            output = self.predictor.forward(self._wrapped, batch, positions)
+            components = self.losses.components(output, batch, positions)
+            loss = torch.stack(list(components.values())).sum() / options.accumulation
+            shares = self._gradient_shares(components) if logged else {}
             self._beacon.show(self.step, "backward")
             loss.backward()  # type: ignore[no-untyped-call]
         if not logged:
             return {}
-        values = {f"loss/{name}": float(part.detach()) for name, part in parts.items()}
+        values = {f"loss/{name}": float(value.detach()) for name, value in components.items()}
         return {"loss": sum(values.values()), **values, **shares}
-
-    def _forward(self, batch: Batch, frames: torch.Tensor) -> Output:
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
-            output: Output = self._wrapped(batch, frames)
-        return output
 
     def _apply(self, norm: float) -> None:
         """Step the optimizer; a step with a gradient that is not finite is skipped by all ranks.
@@ -264,12 +228,12 @@ class Trainer:
                 )
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _gradient_shares(self, parts: dict[str, torch.Tensor]) -> dict[str, float]:
+    def _gradient_shares(self, components: dict[str, torch.Tensor]) -> dict[str, float]:
         """Return each component's share of the gradient norm at the bottleneck."""
         # DDP hands out copies of a model's outputs, which nothing else is computed from.
         bottleneck = self.model.seen_bottleneck
         assert isinstance(bottleneck, torch.Tensor)
-        norms, shares = gradient_norms(parts, bottleneck)
+        norms, shares = gradient_norms(components, bottleneck)
         if shares["fmri"] < LOW_FMRI_SHARE and self.step < self.steps_per_epoch:
             logger.warning(
                 "the scans make up %.0f %% of the gradient at the bottleneck; consider a lower "
@@ -278,27 +242,6 @@ class Trainer:
             )
         named = {f"gradient/{name}": value for name, value in norms.items()}
         return named | {f"gradient_share/{name}": value for name, value in shares.items()}
-
-    def predict(self, batch: Batch) -> Output:
-        """Run the model as validation does."""
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self._autocast):
-            output: Output = self.model(batch, self.audio_frames(None))
-        return output
-
-    def usual_codes(self) -> torch.Tensor:
-        """Return each codebook's most frequent code in training, (Q,): the unigram guess."""
-        return torch.from_numpy(self._fitted.values["audio_log_probability"].argmax(axis=1))
-
-    def audio_frames(self, step: int | None) -> torch.Tensor:
-        """Frames at which codes are reconstructed: drawn by step, or evenly spaced (None)."""
-        if not self.shapes.audio or not self.shapes.codes:
-            return torch.zeros(0, dtype=torch.int64)
-        total = self.shapes.audio[1]
-        count = min(self.config.loss.audio_frames, total)
-        if step is None:
-            return torch.linspace(0, total - 1, count).long().to(self.world.device)
-        generator = torch.Generator().manual_seed(mixed_seed(self.config.train.seed, step, 2**20))
-        return torch.randperm(total, generator=generator)[:count].to(self.world.device)
 
     def _validate_if_due(self, recorder: Recorder | None) -> bool:
         """Validate at the ends of epochs; return whether the scans' error is the lowest so far."""
@@ -329,58 +272,60 @@ class Trainer:
         windows = covering_windows(self.fold.validation, options.window_trs)
         mine = windows[self.world.rank :: self.world.size]
         sums = VoxelSums(
-            list(self._study.runs),
-            subjects=self.shapes.subjects,
-            voxels=self.shapes.voxels,
+            self._runs,
+            subjects=self.predictor.shapes.subjects,
+            voxels=self.predictor.shapes.voxels,
             device=self.world.device,
         )
-        names = ["fmri", *self.shapes.modalities]
+        names = ["fmri", *self.predictor.modalities]
         totals = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.world.device)
-        frames = self.audio_frames(None)
+        positions = self.predictor.positions(None)
         size = max(1, options.batch_windows // self.world.size)
         for start in range(0, len(mine), size):
             chosen = mine[start : start + size]
-            batch = self.reader(chosen)
-            output = self.predict(batch)
+            batch = self.predictor.reader(chosen)
+            output = self.predictor.predict(batch)
             trs = batch.inside[:, -options.window_trs :].sum()
-            parts = self.losses.components(output, batch, frames)
-            totals += torch.stack([*(parts[name] * trs for name in names), trs]).double()
+            components = self.losses.components(output, batch, positions)
+            totals += torch.stack([*(components[name] * trs for name in names), trs]).double()
             for number, window in enumerate(chosen):
                 sums.add(window.block.run, output.bold, batch, number)
         sums.reduce(self.world)
         means = (self.world.sum(totals)[:-1] / totals[-1]).tolist()
         r = sums.correlation()
         return {
-            "fmri_error": sums.mean_squared_error() / self._fitted.scalar("bold_variance"),
+            "fmri_error": sums.mean_squared_error() / self.predictor.statistics.bold_variance,
             "r": float(r.mean()),
             **{f"loss/{name}": mean for name, mean in zip(names, means, strict=True)},
         }
 
     def _resume(self) -> None:
-        found = checkpoint.newest(self._folder) if self.world.is_main else None
-        found = self.world.from_main(found)
+        found = checkpoints.newest(self._folder) if self.world.is_main else None
+        found = self.world.broadcast(found)
         if found is None:
             return
         state, manifest = checkpoint.load(found, mmap=self.world.device.type == "cuda")
-        checkpoint.require_data(manifest, self.data)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        checkpoint.require_data(manifest, self._data)
+        self._strategy.load(state, self.model, self.optimizer)
         self.step = manifest["step"]
         self.finished = manifest["finished"]
         self._best = manifest["best"]
         self._best_step = manifest["best_step"]
         checkpoint.compare_makers(manifest["maker"], checkpoint.maker(self.world.size))
         self._stale_validations = manifest["stale_validations"]
-        if self.world.is_main and self._best_step is not None:
+        best = self._best_step
+        if self.world.is_main and best is not None and self._has_checkpoint(best):
             # A kill may have come between the checkpoint's commit and the pointer to the best.
-            checkpoint.set_best(self._folder, self._best_step)
+            checkpoints.set_best(self._folder, best)
         logger.info("%s: going on from step %d (%s)", self.paths.name, self.step, found.name)
 
+    def _has_checkpoint(self, step: int) -> bool:
+        return (self._folder / checkpoints.name_of(step) / checkpoints.MANIFEST).is_file()
+
     def _save(self, *, best: bool) -> None:
-        """Write a checkpoint on rank 0 while the others wait."""
-        if self.world.is_main:
-            model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-            state: dict[str, Any] = {"model": model, "optimizer": optimizer}
+        """Write a checkpoint on the rank that has the state while the others wait."""
+        state = self._strategy.state(self.model, self.optimizer)
+        if state is not None:
             manifest = {
                 "step": self.step,
                 "epoch": self._epoch,
@@ -389,9 +334,9 @@ class Trainer:
                 "best_step": self._best_step,
                 "stale_validations": self._stale_validations,
                 "maker": checkpoint.maker(self.world.size),
-                "data": self.data,
+                "data": self._data,
             }
             keep = self.config.train.keep_last
-            with self._pace.saving():
+            with self._timer.saving():
                 checkpoint.save(self._folder, state, manifest, best=best, keep_last=keep)
         self.world.wait()

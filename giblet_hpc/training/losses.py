@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional
+from collections.abc import Mapping
 
-from giblet_hpc.config import Loss
-from giblet_hpc.models.shapes import Batch, Output, Shapes
-from giblet_hpc.training.fitted import Fitted
+import torch
+
+from giblet_hpc.config.loss import Loss
+from giblet_hpc.modalities.base import Modality, scale
+from giblet_hpc.models.shapes import Batch, Output, Positions
 
 SMALL = 1e-8
 
@@ -40,26 +41,21 @@ class Losses:
     Parameters
     ----------
     options : Loss
-    shapes : Shapes
-    fitted : Fitted
-        Training-set variances that errors are divided by.
+    modalities : mapping of str to Modality
+        Bound to the estimates that their errors are divided by.
+    bold_variance : float
+        Training-set variance that the scans' error is divided by.
     """
 
-    def __init__(self, options: Loss, shapes: Shapes, fitted: Fitted) -> None:
+    def __init__(
+        self, options: Loss, modalities: Mapping[str, Modality], bold_variance: float
+    ) -> None:
         self._options = options
-        self._shapes = shapes
-        self._fitted = fitted
-        self._weights = {
-            "fmri": options.fmri_weight,
-            "map": options.map_penalty,
-            **{
-                name: options.reconstruction_weight * getattr(options, f"{name}_weight")
-                for name in shapes.modalities
-            },
-        }
+        self._modalities = modalities
+        self._variance = bold_variance
 
     def components(
-        self, output: Output, batch: Batch, audio_frames: torch.Tensor
+        self, output: Output, batch: Batch, positions: Positions
     ) -> dict[str, torch.Tensor]:
         """Return the weighted components, scalars; their sum is what training minimises.
 
@@ -67,41 +63,30 @@ class Losses:
         ----------
         output : Output
         batch : Batch
-        audio_frames : Tensor, (n,) int64
-            Frames at which ``output`` holds logits of audio codes.
+        positions : mapping of str to Tensor
+            Where in a TR ``output`` holds reconstructions, for modalities with positions.
         """
-        parts = {"fmri": self._fmri(output.bold, batch)}
-        parts |= self.reconstruction_errors(output, batch, audio_frames)
-        if self._options.map_penalty:
-            # In the units of the scans' error: of the features' variance, over the scans'.
-            parts["map"] = output.map_penalty / self._fitted.scalar("bold_variance")
-        return {name: self._weights[name] * value for name, value in parts.items()}
-
-    def reconstruction_errors(
-        self, output: Output, batch: Batch, audio_frames: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Return each modality's reconstruction error before weighting, scalars."""
+        options = self._options
+        found = {"fmri": options.fmri_weight * self._fmri(output.bold, batch)}
         target = batch.bold.shape[1]
-        there = batch.inside[:, -target:]
-        return {
-            name: self._reconstruction(
-                name,
+        mask = batch.inside[:, -target:]
+        for name, modality in self._modalities.items():
+            error = modality.loss(
                 output.reconstruction[name],
                 batch.stimulus[name][:, -target:],
-                there,
-                audio_frames,
+                mask,
+                positions=positions.get(name),
+                normalise=options.normalise,
             )
-            for name in self._shapes.modalities
-        }
-
-    def _scale(self, variance: float) -> float:
-        if self._options.normalise == "variance":
-            return variance
-        return variance**0.5 if self._options.normalise == "std" else 1.0
+            weight = options.reconstruction_weight * options.modality_weights.get(name, 1.0)
+            found[name] = weight * error
+        if options.map_penalty:
+            # In the units of the scans' error: of the features' variance, over the scans'.
+            found["map"] = options.map_penalty * (output.map_penalty / self._variance)
+        return found
 
     def _fmri(self, predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
         predicted = predicted.float()
-        variance = self._fitted.scalar("bold_variance")
         weight = batch.valid[..., None].float()
         count = weight.sum().clamp(min=1) * batch.bold.shape[-1]
         difference = (predicted - batch.bold) * weight
@@ -110,9 +95,10 @@ class Losses:
         if self._options.fmri == "mae":
             error = difference.abs().sum() / count
             normalised = self._options.normalise != "none"
-            error = error / variance**0.5 if normalised else error
+            error = error / self._variance**0.5 if normalised else error
         else:
-            error = difference.square().sum() / count / self._scale(variance)
+            divisor = scale(self._variance, self._options.normalise)
+            error = difference.square().sum() / count / divisor
         if self._options.correlation_weight:
             error = error + self._options.correlation_weight * self._uncorrelated(predicted, batch)
         return error
@@ -125,51 +111,24 @@ class Losses:
         )
         return 1 - r.mean()
 
-    def _reconstruction(
-        self,
-        name: str,
-        made: torch.Tensor,
-        wanted: torch.Tensor,
-        there: torch.Tensor,
-        audio_frames: torch.Tensor,
-    ) -> torch.Tensor:
-        if name == "audio" and self._shapes.codes and made.dim() == 5:
-            return self._codes(made, wanted[..., audio_frames], there)
-        if name == "video":
-            wanted = wanted[:, :, : made.shape[2]].float() / 255
-        error = (made.float() - wanted.float()).square().flatten(2).mean(2)
-        mean = (error * there).sum() / there.sum().clamp(min=1)
-        return mean / self._scale(self._fitted.scalar(f"{name}_variance"))
-
-    def _codes(
-        self, logits: torch.Tensor, codes: torch.Tensor, there: torch.Tensor
-    ) -> torch.Tensor:
-        """Cross-entropy of (B, L, n, Q, codes) against (B, L, Q, n)."""
-        wanted = codes.transpose(2, 3).long()  # (B, L, n, Q)
-        kept = logits[there].float().flatten(0, 2)
-        cost = functional.cross_entropy(kept, wanted[there].flatten())
-        if self._options.normalise == "none":
-            return cost
-        return cost / self._fitted.scalar("audio_entropy")
-
 
 def gradient_norms(
-    parts: dict[str, torch.Tensor], bottleneck: torch.Tensor
+    components: dict[str, torch.Tensor], bottleneck: torch.Tensor
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return the norm of each loss component's gradient at the bottleneck, and its share in all.
 
     Parameters
     ----------
-    parts : dict of str to Tensor
+    components : dict of str to Tensor
         Scalar loss components; those without a gradient are left out.
     bottleneck : Tensor
         What all of them are computed from.
     """
     norms = {}
-    for name, part in parts.items():
-        if not part.requires_grad:
+    for name, component in components.items():
+        if not component.requires_grad:
             continue
-        found = torch.autograd.grad(part, bottleneck, retain_graph=True, allow_unused=True)[0]
+        found = torch.autograd.grad(component, bottleneck, retain_graph=True, allow_unused=True)[0]
         norms[name] = 0.0 if found is None else float(found.float().norm())
     total = sum(norms.values()) or 1.0
     return norms, {name: value / total for name, value in norms.items()}

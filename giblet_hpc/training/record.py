@@ -19,7 +19,7 @@ from giblet_hpc.files import write_text
 logger = logging.getLogger(__name__)
 
 
-class Pace:
+class StepTimer:
     """How long steps and checkpoints take: what a supervisor reckons with."""
 
     def __init__(self) -> None:

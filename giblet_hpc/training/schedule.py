@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from giblet_hpc.config import Train
+from giblet_hpc.config.train import Train
 
 
 def learning_rate(step: int, *, options: Train, steps_per_epoch: int) -> float:

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from giblet_hpc.jobs import cluster, queueing
-from giblet_hpc.jobs.size import size_of
-from giblet_hpc.runs import STAGES, RunPaths
+from giblet_hpc.jobs import profiles
+
+from giblet_hpc.jobs.submit import plan as queueing
+from giblet_hpc.jobs.record.resources import size_of
+from giblet_hpc.runs.paths import STAGES, RunPaths
 
 HERE = Path(__file__).parent
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from giblet_hpc.files import read_json
-from giblet_hpc.jobs import image
-from giblet_hpc.jobs.child import TOKEN
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.jobs.node import image
+from giblet_hpc.runs.environment import TOKEN
+from giblet_hpc.runs.paths import RunPaths
 from tests.conftest import TINY, Cli, python_for_all, sets
 from tests.container import building
 from tests.container.building import BUILDER, ROOT, TAG, Built, as_builder

@@ -6,7 +6,7 @@ from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import r2_score
 
-from giblet_hpc.config import Ridge
+from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.evaluation import metrics
 from giblet_hpc.evaluation.baselines import delays_of, fit_ridge, purged_blocks
 from giblet_hpc.evaluation.ceiling import noise_ceiling, pairwise_correlation

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.signal import stft
 
-from giblet_hpc.config import AudioFeatures
+from giblet_hpc.config.features import AudioFeatures
 from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.extract import audio, codec
+from giblet_hpc.media import sound as audio, codec
 from tests.films import write_film
 
 OPTIONS = AudioFeatures(codec="untrained", bandwidth_kbps=3)

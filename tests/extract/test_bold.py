@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.signal import clean as nilearn_clean
 
-from giblet_hpc.config import Bold, ScanRun, Study
+from giblet_hpc.config.bold import Bold
+
+from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.extract import bold
+from giblet_hpc.scans import volumes as bold
 from giblet_hpc.subjects import find_subjects
 
 RANDOM = np.random.default_rng(0)

@@ -9,7 +9,7 @@ import pytest
 
 from giblet_hpc import timing
 from giblet_hpc.errors import DataError
-from giblet_hpc.extract import video
+from giblet_hpc.media import film as video
 from tests.films import write_film
 
 LEVELS = 24

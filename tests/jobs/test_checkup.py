@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from giblet_hpc.files import read_json, write_json
-from giblet_hpc.jobs import checkup
-from giblet_hpc.jobs.size import Size
+from giblet_hpc.jobs.doctor import job as checkup
+from giblet_hpc.jobs.record.resources import Size
 from giblet_hpc.stages.allreduce import bus_bandwidth
 
 GIB = 2**30

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc.jobs import fabric
+from giblet_hpc.jobs.node import fabric
 
 NVLINK = """\
 \x1b[4m\tGPU0\tGPU1\tGPU2\tGPU3\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc import config_io
+from giblet_hpc.config import io as config_io
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_json, write_text
-from giblet_hpc.jobs import forks, lease, submit
-from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.size import Size
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.jobs.submit import forks, submission as submit
+from giblet_hpc.jobs.record import lease
+from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.jobs.record.resources import Size
+from giblet_hpc.runs.paths import RunPaths
 
 
 @pytest.fixture

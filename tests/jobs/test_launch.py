@@ -8,27 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc import config_io
+from giblet_hpc.config import io as config_io
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs import (
-    attempts,
-    cluster,
-    launch,
-    lease,
-    logs,
-    slurm,
-    status,
-    submit,
-    supervisor,
-    suspects,
-    tensorboard,
-)
-from giblet_hpc.jobs.attempts import Place, begin, local_place
-from giblet_hpc.jobs.cluster import Cluster, local_cluster, minutes_of
-from giblet_hpc.jobs.launch import Geometry
-from giblet_hpc.jobs.size import Size, size_of, walltime
-from giblet_hpc.jobs.stagejob import StageJob
-from giblet_hpc.runs import STAGES, RunPaths
+from giblet_hpc.jobs.record import attempts, lease, excluded as suspects
+from giblet_hpc.jobs import profiles
+from giblet_hpc.jobs.node import launch, supervisor
+from giblet_hpc.jobs.inspect import logs, status, tensorboard
+from giblet_hpc.jobs.schedulers import slurm
+from giblet_hpc.jobs.submit import submission as submit
+from giblet_hpc.jobs.record.attempts import Place, begin, local_place
+from giblet_hpc.config.cluster import Cluster, minutes_of
+from giblet_hpc.jobs.profiles import local_cluster
+from giblet_hpc.jobs.node.launch import Geometry
+from giblet_hpc.jobs.record.resources import Size, size_of, walltime
+from giblet_hpc.jobs.record.task import StageJob
+from giblet_hpc.runs.paths import STAGES, RunPaths
 
 GOLDEN = Path(__file__).with_name("dry_run.txt")
 ROOT = Path(__file__).parents[2]

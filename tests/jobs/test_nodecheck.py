@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from giblet_hpc.jobs import nodecheck
-from giblet_hpc.jobs.attempts import Place
+from giblet_hpc.jobs.doctor import node as nodecheck
+from giblet_hpc.jobs.record.attempts import Place
 
 PLACE = Place("slurm", "7", nodes=3)
 GOOD = "ok   packages: 21 packages\nok   verbs: with providers\nok   gpu: skipped: no GPU\n"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs import triage
-from giblet_hpc.jobs.attempts import Attempt, Place, begin
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.jobs.node import triage
+from giblet_hpc.jobs.record.attempts import Attempt, Place, begin
+from giblet_hpc.runs.paths import RunPaths
 
 RUNNING = {"status": "running", "step": 40}
 

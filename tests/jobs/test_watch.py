@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc.jobs import attempts, watch
-from giblet_hpc.jobs.attempts import Place, begin
-from giblet_hpc.jobs.cluster import Cluster
-from giblet_hpc.jobs.watch import Progress, Watch
-from giblet_hpc.runs import RunPaths
-from giblet_hpc.training import parallel
+from giblet_hpc.jobs.record import attempts
+
+from giblet_hpc.jobs.node import watch
+from giblet_hpc.jobs.record.attempts import Place, begin
+from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.jobs.node.watch import Progress, Watch
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.training import world as parallel
 
 PROFILE = Cluster(name="c", hang_seconds=30, hang_factor=20, lead_seconds=60)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from giblet_hpc.config import TemporalModel
+from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.models.dense import DenseModel
 from giblet_hpc.models.shapes import Batch, Shapes

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from giblet_hpc.files import read_json
-from giblet_hpc.jobs import lease
-from giblet_hpc.jobs.attempts import Attempt, all_attempts
-from giblet_hpc.jobs.child import TOKEN
-from giblet_hpc.runs import RunPaths
+from giblet_hpc.jobs.record import lease
+from giblet_hpc.jobs.record.attempts import Attempt, all_attempts
+from giblet_hpc.runs.environment import TOKEN
+from giblet_hpc.runs.paths import RunPaths
 from tests.conftest import TINY, Cli, leave_out, sets
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from giblet_hpc.files import read_json
-from giblet_hpc.jobs import lease
+from giblet_hpc.jobs.record import lease
 from tests.conftest import leave_out, python_for_all
 from tests.slurm.conftest import (
     PROFILE,

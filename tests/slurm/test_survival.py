@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from giblet_hpc.jobs.child import state_of
+from giblet_hpc.jobs.node.processes import state_of
 from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
 
 pytestmark = pytest.mark.slurm

@@ -11,17 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from giblet_hpc.config import Loss, Train
+from giblet_hpc.config.loss import Loss
+
+from giblet_hpc.config.train import Train
 from giblet_hpc.errors import DataError
 from giblet_hpc.models.shapes import Batch, Output, Shapes
 from giblet_hpc.splits import Block
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.data import RunArrays, StudyArrays, Window, WindowReader, unshifted
-from giblet_hpc.training.fitted import Fitted, _fit_codes, _fit_video, _variance, sound_vectors
+from giblet_hpc.training.feed import RunArrays, StudyArrays, Window, WindowReader, unshifted
+from giblet_hpc.training.statistics import Fitted, _fit_codes, _fit_video, _variance, sound_vectors
 from giblet_hpc.training.losses import Losses, pearson_over_time
-from giblet_hpc.training.parallel import World
+from giblet_hpc.training.world import World
 from giblet_hpc.training.schedule import learning_rate
-from giblet_hpc.training.sums import VoxelSums
+from giblet_hpc.training.voxel_sums import VoxelSums
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)

@@ -1,0 +1,52 @@
+"""An array of the feature store before it is there: shape, shards, what it is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from giblet_hpc.files import sha256_json
+
+SHARD_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of the store and what it is made from."""
+
+    name: str
+    """Path of the array in the store, such as `stimulus/run1/video`."""
+    shape: tuple[int, ...]
+    """Rows first."""
+    dtype: str
+    """numpy name of the type."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Digests of inputs and code, and the settings: all that the content depends on."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Stored with the array for its readers."""
+    max_shard_rows: int | None = None
+    """Smaller shards than 100 MB, for arrays that are slow to compute."""
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard: about 100 MB, at most the whole array."""
+        row = int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        rows = min(self.shape[0], SHARD_BYTES // max(1, row), self.max_shard_rows or 2**62)
+        return max(1, rows)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.shape[0] // self.shard_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of provenance, shape and type."""
+        return sha256_json([dict(self.provenance), list(self.shape), self.dtype])
+
+    def rows(self, shard: int) -> slice:
+        """Rows of a shard."""
+        return slice(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.shape[0]))

@@ -1,0 +1,41 @@
+"""Commands on configs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from giblet_hpc.cli.common import set_option
+from giblet_hpc.config import io as config_io
+from giblet_hpc.config.run import RunConfig
+
+
+@click.group()
+def config() -> None:
+    """Show, check and explain configs."""
+
+
+@config.command("show")
+@click.argument("file", type=click.Path(path_type=Path))
+@set_option
+def config_show(file: Path, overrides: tuple[str, ...]) -> None:
+    """Print a config with every default written out."""
+    click.echo(config_io.dump(config_io.load(file, overrides)), nl=False)
+
+
+@config.command("check")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@set_option
+def config_check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+    """Check configs; exit 2 when one is wrong."""
+    for file in files:
+        config_io.load(file, overrides)
+        click.echo(f"{file}: good")
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """Print the schema of configs as JSON Schema."""
+    click.echo(json.dumps(RunConfig.model_json_schema(), indent=1))

@@ -1,0 +1,125 @@
+"""Commands that look at runs and change nothing."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from giblet_hpc.cli.common import json_option, name_argument, run_name, runs_option
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.jobs.inspect import logs, status
+
+ELSEWHERE = "--runs DIR or $GIBLET_RUNS looks elsewhere (`make demo`: demo/runs)"
+
+
+@click.command("status")
+@name_argument
+@runs_option
+@json_option
+def status_command(name: str | None, runs: Path, as_json: bool) -> None:
+    """Show where runs stand and what to type next."""
+    found = [status.choose_run(runs, name)] if name else status.find_runs(runs)
+    facts = [status.describe(paths) for paths in found]
+    if as_json:
+        click.echo(json.dumps(facts[0] if name else facts))
+        return
+    click.echo(
+        "\n".join(map(status.as_text, facts)) if facts else f"no runs in {runs}; {ELSEWHERE}"
+    )
+
+
+@click.command("runs")
+@runs_option
+@json_option
+def runs_command(runs: Path, as_json: bool) -> None:
+    """List runs, a line each."""
+    rows = []
+    for paths in status.find_runs(runs):
+        stages = status.describe(paths)["stages"]
+        rows.append({"run": paths.name, **{name: s["status"] for name, s in stages.items()}})
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    width = max([len(str(row["run"])) for row in rows], default=3)
+    click.echo(f"{'run':<{width}}  {'preprocess':<13}{'train':<13}evaluate")
+    for row in rows:
+        click.echo(
+            f"{row['run']:<{width}}  {row['preprocess']:<13}{row['train']:<13}{row['evaluate']}"
+        )
+
+
+@click.command("logs")
+@name_argument
+@runs_option
+@click.option("-f", "--follow", is_flag=True, help="Go on while the run is running.")
+@click.option("--node", type=click.IntRange(0), default=0, show_default=True, help="Which node's.")
+def logs_command(name: str | None, runs: Path, follow: bool, node: int) -> None:
+    """Print the log of a run's last attempt."""
+    paths = status.choose_run(runs, name)
+    if not follow:
+        click.echo(logs.read_log(logs.latest_log(paths, node)), nl=False)
+        return
+    files = logs.log_files(paths, node)
+    for text in logs.follow(paths, known=set(files[:-1]), node=node, ended=logs.Ended(paths)):
+        click.echo(text, nl=False)
+
+
+@click.command("scores")
+@name_argument
+@runs_option
+@json_option
+def scores_command(name: str | None, runs: Path, as_json: bool) -> None:
+    """Print the scores of an evaluated run."""
+    from giblet_hpc.jobs.inspect import scores
+
+    paths = status.choose_run(runs, name)
+    if as_json:
+        click.echo(json.dumps(scores.read(paths)))
+        return
+    click.echo(scores.table(paths))
+    click.echo(f"report: {paths.report}")
+
+
+@click.command("compare")
+@click.argument("names", nargs=-1, required=True, shell_complete=run_name)
+@runs_option
+@json_option
+def compare_command(names: tuple[str, ...], runs: Path, as_json: bool) -> None:
+    """Show runs side by side: the settings in which they differ, and their scores."""
+    from giblet_hpc.jobs.inspect import scores
+
+    rows = scores.compare([status.choose_run(runs, name) for name in names])
+    click.echo(json.dumps(rows) if as_json else scores.compare_table(rows))
+
+
+@click.command("tensorboard")
+@click.argument("names", nargs=-1, shell_complete=run_name)
+@runs_option
+@click.option("--port", type=click.IntRange(1024, 65535), help="[default: a free one]")
+@click.option("--login", metavar="USER@HOST", help="How you reach this machine by ssh.")
+@click.option("--dry-run", is_flag=True, help="Print the commands and do nothing.")
+def tensorboard_command(
+    names: tuple[str, ...], runs: Path, port: int | None, login: str | None, dry_run: bool
+) -> None:
+    """Serve training curves on loopback and print the ssh line that reaches them.
+
+    In a job of its own (`srun giblet-hpc tensorboard RUN`), the line goes through the login node.
+    """
+    from giblet_hpc.jobs.inspect import tensorboard
+
+    chosen = [status.choose_run(runs, name) for name in names] or status.find_runs(runs)
+    if not chosen:
+        raise ConfigError(f"no runs in {runs}", hint=ELSEWHERE)
+    number = port or tensorboard.free_port()
+    click.echo(f"on your own computer:  {tensorboard.tunnel(number, login)}")
+    click.echo(f"then open:             http://localhost:{number}")
+    command = tensorboard.command(chosen, number)
+    if dry_run:
+        click.echo(shlex.join(command))
+        return
+    sys.exit(subprocess.call(command))

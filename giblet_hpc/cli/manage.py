@@ -1,0 +1,142 @@
+"""Commands that change runs which exist: go on, stop, repeat, drill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from giblet_hpc.cli.common import (
+    cluster_option,
+    json_option,
+    name_argument,
+    restrict_umask,
+    run_name,
+    runs_option,
+)
+from giblet_hpc.cli.start import (
+    check_choices,
+    check_place,
+    checks_option,
+    size_options,
+    start,
+    time_option,
+    wait_option,
+)
+from giblet_hpc.jobs import profiles
+from giblet_hpc.jobs.inspect import drill, status
+from giblet_hpc.jobs.record.resources import spread
+from giblet_hpc.jobs.schedulers.base import Fault
+from giblet_hpc.jobs.submit import checks, control, forks
+from giblet_hpc.jobs.submit.plan import remaining, size_again
+from giblet_hpc.runs.paths import STAGES, RunPaths
+
+
+@click.command("resubmit")
+@name_argument
+@runs_option
+@size_options
+@time_option
+@click.option("--from", "step", type=click.IntRange(1), help="Go back to this step's checkpoint.")
+@checks_option
+@wait_option
+@json_option
+def resubmit_command(
+    name: str | None,
+    runs: Path,
+    cluster_choice: str | None,
+    gpus: int | None,
+    ranks: int | None,
+    nodes: int | None,
+    time: str | None,
+    step: int | None,
+    no_checks: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Queue what is left of a run, from its last checkpoint."""
+    restrict_umask()
+    paths = RunPaths(status.choose_run(runs, name).root.resolve())
+    if freed := control.lift_exclusions(paths):
+        click.echo(f"job {', '.join(freed)} may use all nodes again", err=True)
+        return
+    profile = profiles.choose(cluster_choice) if cluster_choice else profiles.of_run(paths)
+    check_choices(profile, {"time": time})
+    if gpus or ranks or nodes:
+        size = spread(profile, gpus=gpus, ranks=ranks, nodes=nodes)
+    else:
+        size = size_again(paths, profile, moved=cluster_choice is not None)
+    config, left = paths.load_config(), remaining(paths, STAGES)
+    checks.require_possible(config, left, profile=profile, size=size, paths=paths)
+    if "train" in left and not no_checks:
+        check_place([paths.root, config.study.store or paths.root], profile, size)
+    if step:
+        control.go_back(paths, step)
+    start(paths, STAGES, profile=profile, size=size, wait=wait, as_json=as_json, time=time)
+
+
+@click.command("cancel")
+@click.argument("name", shell_complete=run_name)
+@runs_option
+def cancel_command(name: str, runs: Path) -> None:
+    """Ask a run to stop at its next step boundary, with a checkpoint."""
+    click.echo(control.cancel(status.choose_run(runs, name)), err=True)
+
+
+@click.command("reproduce")
+@click.argument("name", shell_complete=run_name)
+@runs_option
+@cluster_option
+@wait_option
+@json_option
+def reproduce_command(
+    name: str, runs: Path, cluster_choice: str | None, wait: bool, as_json: bool
+) -> None:
+    """Train and evaluate a finished run again under a new name; say whether it comes out the same.
+
+    Given again once the repetition is complete, it prints the verdict.
+    """
+    restrict_umask()
+    first = RunPaths(status.choose_run(runs, name).root.resolve())
+    second = forks.repetition(first)
+    if remaining(second, STAGES):
+        profile = profiles.choose(cluster_choice) if cluster_choice else profiles.of_run(first)
+        size = size_again(first, profile, moved=cluster_choice is not None)
+        start(second, STAGES, profile=profile, size=size, wait=wait, as_json=as_json)
+        if not wait:
+            return
+    facts = forks.comparison(first, second)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    said = "the same, bit for bit" if facts["same"] else (
+        f"not the same: scores differ by {facts['score_difference']:.2g} at most, "
+        f"weights are {'equal' if facts['weights'] else 'different'}"
+    )  # fmt: skip
+    click.echo(f"{second.name} against {first.name}: {said}")
+    for line in facts["differences"]:
+        click.echo(f"  {line}")
+
+
+@click.command("drill")
+@click.argument("fault", type=click.Choice(drill.FAULTS))
+@click.argument("name", shell_complete=run_name)
+@runs_option
+@click.option("--timeout", default=900, show_default=True, help="Seconds to wait for the resume.")
+@json_option
+def drill_command(fault: Fault, name: str, runs: Path, timeout: int, as_json: bool) -> None:
+    """Cause a fault on a live run, and report how many steps it cost."""
+    paths = status.choose_run(runs, name)
+    attempt = drill.inject_fault(paths, fault)
+    click.echo(f"{fault}: caused on attempt {attempt.number} of run {name}", err=True)
+    cost = drill.observe(
+        paths, attempt, fault, timeout=timeout, tell=lambda text: click.echo(text, err=True)
+    )
+    if as_json:
+        click.echo(json.dumps(drill.as_facts(cost)))
+        return
+    click.echo(
+        f"{cost.outcome}; went on from step {cost.step_after} of {cost.step_before} after "
+        f"{cost.seconds:.0f} s: {cost.steps_lost} steps lost"
+    )

@@ -1,0 +1,45 @@
+"""Which network, and its sizes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from giblet_hpc.config.section import Count, Fraction, NonNegative, Section
+
+
+class TemporalModel(Section):
+    """Sizes of the temporal model."""
+
+    frame_channels: Count = 32
+    """Channels of the first layer of the frame encoder."""
+    width: Count = 512
+    """Width of each modality's encoding."""
+    code_width: Count = 64
+    """Width of the features learned of each audio frame."""
+    context_layers: NonNegative = 0
+    """Causal convolutions over TRs before the bottleneck (kernel of 3 TRs, dilated)."""
+    rank: Count = 128
+    """Components shared by all voxels."""
+    subject_rank: NonNegative = 16
+    """Further components of each subject's own."""
+    fir_trs: Count = 10
+    """Past TRs that the hemodynamic response reaches back."""
+    hrf: Literal["learned", "fixed"] = "learned"
+    """`learned`: a causal FIR a component, started at the canonical response. `fixed`: the
+    canonical response itself."""
+    dropout: Fraction = 0.1
+    """Dropout before the bottleneck and before the voxels."""
+    modality_dropout: Fraction = 0.0
+    """Chance to blank a modality in a training window (one is always kept)."""
+
+
+class Model(Section):
+    """Which network."""
+
+    kind: Literal["temporal", "dense"] = "temporal"
+    """`temporal`: frame encoder, embeddings, learned FIR, low-rank heads. `dense`: the original
+    fully connected autoencoder, parameter for parameter."""
+    bottleneck: Count = 2048
+    """Width of the bottleneck."""
+    temporal: TemporalModel = TemporalModel()
+    """Sizes of the temporal model."""

@@ -1,0 +1,95 @@
+"""A run config: everything that a run depends on.
+
+A config is YAML. Fields that are left out take the defaults below; unknown fields are errors.
+`giblet-hpc config schema` prints it as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from giblet_hpc.config.bold import Bold
+from giblet_hpc.config.evaluate import Evaluate
+from giblet_hpc.config.features import Features
+from giblet_hpc.config.loss import Loss
+from giblet_hpc.config.model import Model
+from giblet_hpc.config.section import Section
+from giblet_hpc.config.split import Split
+from giblet_hpc.config.study import Study
+from giblet_hpc.config.train import Train
+
+
+class RunConfig(Section):
+    """All that a run depends on."""
+
+    study: Study
+    """The study's files and time."""
+    bold: Bold = Bold()
+    """The scans."""
+    features: Features
+    """The stimulus features."""
+    split: Split = Split()
+    """Training, validation and test TRs."""
+    model: Model = Model()
+    """The network."""
+    loss: Loss = Loss()
+    """What is minimised."""
+    train: Train = Train()
+    """How it is trained."""
+    evaluate: Evaluate = Evaluate()
+    """How it is scored."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        names = [run.name for run in self.study.runs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"study.runs: names must differ, got {names}")
+        if self.split.scheme == "leave-one-run-out" and len(names) < 2:
+            raise ValueError("split.scheme leave-one-run-out needs two runs; use `blocks`")
+        if self.split.scheme == "runs":
+            unknown = set(self.split.test_runs) - set(names)
+            if unknown or not self.split.test_runs or len(self.split.test_runs) >= len(names):
+                raise ValueError(
+                    f"split.test_runs must name some, not all, of {names}; "
+                    f"got {list(self.split.test_runs)}"
+                )
+        self._check_modalities()
+        self._check_memory()
+        return self
+
+    def _check_modalities(self) -> None:
+        sections = self.features.sections
+        films = all(run.film is not None for run in self.study.runs)
+        sheets = all(self.study.annotations.file or run.annotations for run in self.study.runs)
+        for name, section in sections.items():
+            if section.needs == "film" and not films:
+                raise ValueError(f"features.{name} needs a film for every run")
+            if section.needs == "annotations" and not sheets:
+                raise ValueError(
+                    f"features.{name} needs study.annotations.file or annotations of every run"
+                )
+        if unknown := sorted(set(self.loss.modality_weights) - set(sections)):
+            raise ValueError(
+                f"loss.modality_weights: {', '.join(unknown)} is not among the features in use: "
+                f"{', '.join(sections)}"
+            )
+
+    def _check_memory(self) -> None:
+        if self.model.kind == "dense" and self.train.window_trs != 1:
+            raise ValueError("model.kind dense takes single TRs: set train.window_trs to 1")
+        if self.split.purge_trs < self.memory_trs:
+            raise ValueError(
+                f"split.purge_trs ({self.split.purge_trs}) is shorter than the model's memory "
+                f"({self.memory_trs} TRs), so a training window would reach into test TRs"
+            )
+
+    @property
+    def memory_trs(self) -> int:
+        """Past TRs that a prediction depends on, besides its own TR."""
+        if self.model.kind == "dense":
+            return 0
+        options = self.model.temporal
+        context = sum(2 * 2**layer for layer in range(options.context_layers))
+        return options.fir_trs - 1 + context

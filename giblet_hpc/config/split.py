@@ -1,0 +1,23 @@
+"""Which TRs train, validate and test."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from giblet_hpc.config.section import Fraction, NonNegative, Section
+
+
+class Split(Section):
+    """Which TRs train, validate and test. Always whole runs or contiguous blocks."""
+
+    scheme: Literal["leave-one-run-out", "runs", "blocks"] = "leave-one-run-out"
+    """`leave-one-run-out`: one fold a run; `runs`: test on test_runs; `blocks`: test on the last
+    part of every run."""
+    test_runs: tuple[str, ...] = ()
+    """Runs to test on, for the scheme `runs`."""
+    test_fraction: Fraction = 0.2
+    """Share of each run to test on, for the scheme `blocks`."""
+    validation_fraction: Fraction = 0.15
+    """Share at the end of each training part that chooses the best epoch."""
+    purge_trs: NonNegative = 10
+    """TRs left out on both sides of a boundary inside a run. At least the model's memory."""

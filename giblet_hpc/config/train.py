@@ -1,0 +1,48 @@
+"""How it is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from giblet_hpc.config.section import Count, NonNegative, Positive, Section, Weight
+
+
+class Train(Section):
+    """How it is trained."""
+
+    epochs: Count = 50
+    """Passes over the training TRs."""
+    window_trs: Count = 32
+    """Consecutive TRs in a sample. 1 for the dense model."""
+    batch_windows: Count = 4
+    """Samples in a step, over all ranks and accumulations."""
+    accumulation: Count = 1
+    """Parts into which each rank cuts its share of a step, to save memory."""
+    lr: Positive = 1e-3
+    """Peak learning rate of AdamW."""
+    min_lr: Weight = 1e-6
+    """Learning rate at the end of the cosine."""
+    weight_decay: Weight = 1e-2
+    """AdamW's decoupled weight decay."""
+    schedule: Literal["cosine", "step", "none"] = "cosine"
+    """Learning rate after warm-up: cosine, divided by 10 at each third, or constant."""
+    warmup_epochs: Weight = 2.0
+    """Epochs of linear warm-up."""
+    clip: Positive = 1.0
+    """Gradient norm above which gradients are scaled down."""
+    patience: Count | None = None
+    """Stop after this many validations without improvement of the scans' error. Null: never."""
+    validate_every: Count = 1
+    """Epochs between validations."""
+    checkpoint_every: Count = 100
+    """Steps between checkpoints; one is also written at each validation that improves and at
+    the end."""
+    keep_last: Count = 2
+    """Checkpoints to keep besides the best."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the forward pass. `auto`: bf16 where the GPU has it. Weights and optimizer
+    state are always float32."""
+    log_every: Count = 10
+    """Steps between log lines and TensorBoard points."""
+    seed: NonNegative = 0
+    """Seed of initialisation, order and dropout."""

@@ -1,1 +1,0 @@
-"""From files to arrays, TR by TR: video, audio, text, BOLD."""

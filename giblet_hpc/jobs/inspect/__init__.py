@@ -1,0 +1,1 @@
+"""Looking at runs: status, logs, scores, comparison, TensorBoard, fault drills."""

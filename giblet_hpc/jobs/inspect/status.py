@@ -1,0 +1,200 @@
+"""How runs stand, for people and for scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.jobs.record import attempts, excluded, lease
+from giblet_hpc.jobs.schedulers import registry
+from giblet_hpc.jobs.schedulers.base import NoAnswer
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
+
+
+def find_runs(folder: Path) -> list[RunPaths]:
+    """Return all runs in a folder, by name."""
+    return [RunPaths(path.parent) for path in sorted(folder.glob("*/run.yaml"))]
+
+
+def choose_run(folder: Path, name: str | None) -> RunPaths:
+    """Return the named run, or the one that changed last.
+
+    Raises
+    ------
+    ConfigError
+        When there is none.
+    """
+    if name:
+        paths = RunPaths(folder / name)
+        if not paths.config.is_file():
+            known = ", ".join(run.name for run in find_runs(folder)) or "none"
+            raise ConfigError(f"no run {name} in {folder}; there are: {known}")
+        return paths
+    runs = find_runs(folder)
+    if not runs:
+        raise ConfigError(
+            f"no runs in {folder}", hint="start one: giblet-hpc submit pipeline --config FILE"
+        )
+    return max(runs, key=lambda run: run.last_change())
+
+
+def describe(paths: RunPaths) -> dict[str, Any]:
+    """Return where a run stands: its stages, its jobs, and what to type next."""
+    if not paths.is_current():
+        return _of_another_version(paths)
+    found = lease.standing(paths)
+    silent = _silent(found)
+    stages: dict[str, Any] = {stage: _stage(paths, stage, found) for stage in STAGES}
+    if parts := paths.parts():
+        stages["preprocess"]["parts"] = parts
+        _sum_up(stages["preprocess"], parts)
+    newest = sorted(
+        path for folder in checkpoints.folds(paths.checkpoints())
+        for path in checkpoints.committed(folder)
+    )  # fmt: skip
+    stuck = any(state.get("unsatisfiable") for state in stages.values())
+    return {
+        "run": paths.name,
+        "folder": str(paths.root),
+        "holder": str(found.lease) if found.taken else None,
+        "silent": silent,
+        "excluded": excluded.in_words(paths) if found.taken else [],
+        "stages": stages,
+        "attempts": len(attempts.all_attempts(paths)),
+        "last_checkpoint": newest[-1].name if newest else None,
+        "report": str(paths.report) if paths.report.is_file() else None,
+        "next": next_command(paths, stages, running_now=found.taken and not stuck),
+    }
+
+
+def _of_another_version(paths: RunPaths) -> dict[str, Any]:
+    return {
+        "run": paths.name,
+        "folder": str(paths.root),
+        "error": "made by another version of giblet-hpc: make it anew",
+        "stages": {stage: {"status": "unknown"} for stage in STAGES},
+        "next": "",
+    }
+
+
+def _silent(found: lease.Standing) -> str:
+    """Say that the run's scheduler does not answer; empty when it does, or is not needed."""
+    if found.lease is None or not found.lease.jobs or found.alive is False or found.jobs:
+        return ""
+    scheduler = registry.of(found.lease.scheduler)
+    return f"{scheduler.title} does not answer" if scheduler.queues else ""
+
+
+def _stage(paths: RunPaths, stage: Stage, found: lease.Standing) -> dict[str, Any]:
+    state = {"status": "not started", **paths.stage_state(stage)}
+    job = found.jobs.get(str(state.get("job", "")))
+    if job is not None and job.waits:
+        state["waiting_for"] = job.waiting_for
+        state["expected_start"] = job.start
+        state["unsatisfiable"] = job.unsatisfiable
+    if state["status"] in ("queued", "running", "stopping") and found.alive is False:
+        state["status"] = "interrupted"
+        number = str(state.get("job", ""))
+        held = found.lease
+        if held is not None and registry.of(held.scheduler).queues and number:
+            known = registry.of(held.scheduler).ended(number)
+            if known is not None and not isinstance(known, NoAnswer):
+                state["job_state"] = known.state
+    if state.get("heartbeat"):
+        state["age_seconds"] = round(time.time() - state["heartbeat"])
+    if state["status"] == "running" and state.get("total_steps") and state.get("step_seconds"):
+        left = state["total_steps"] - state.get("step", 0)
+        state["eta_seconds"] = round(left * state["step_seconds"])
+    return state
+
+
+def _sum_up(state: dict[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say of preprocess that it runs while parts of it do, though its last job still waits."""
+    running = [part for part in parts.values() if part["status"] == "running"]
+    if state["status"] != "queued" or not running:
+        return
+    done = [part for part in parts.values() if part["status"] == "complete"]
+    state.update(status="running", phase=f"{len(done)} of {len(parts)} parts complete")
+    latest = max(part.get("heartbeat", part["time"]) for part in running)
+    state["age_seconds"] = round(time.time() - latest)
+    for key in ("waiting_for", "expected_start"):
+        state.pop(key, None)
+
+
+def next_command(paths: RunPaths, stages: dict[str, Any], *, running_now: bool) -> str:
+    """Return the command that makes sense now; empty when the run is complete."""
+    if running_now:
+        return paths.command("logs", "-f")
+    for stage in STAGES:
+        status = stages[stage].get("status", "not started")
+        if status == "failed" and stages[stage].get("exit_code") == 1:
+            return paths.command("logs")
+        if status != "complete":
+            return paths.command("resubmit")
+    return ""
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """Return a run's standing as a few lines."""
+    lines = [f"{facts['run']}  ({facts['folder']})"]
+    if "error" in facts:
+        return f"{lines[0]}\n  {facts['error']}"
+    for stage, state in facts["stages"].items():
+        detail = "; ".join(filter(None, _details(state)))
+        lines.append(f"  {stage:<11}{state['status']:<13}{detail}".rstrip())
+        if state["status"] == "failed" and state.get("hint"):
+            lines.append(f"  {'':<11}{'':<13}hint: {state['hint']}")
+        for part, its in state.get("parts", {}).items():
+            if its["status"] == "failed" or (
+                its["status"] != "complete" and state["status"] != "complete"
+            ):
+                reason = str(its.get("reason", "")).partition("\n")[0]
+                lines.append(f"    {part:<20}{its['status']:<13}{reason}".rstrip())
+    if facts["silent"]:
+        lines.append(f"  {facts['silent']}: what is shown is what the run itself has recorded")
+    for node in facts["excluded"]:
+        lines.append(f"  {'excluded':<11}{node}")
+    for key, label in (("holder", "held by"), ("last_checkpoint", "checkpoint"),
+                       ("report", "report"), ("next", "next")):  # fmt: skip
+        if facts[key]:
+            lines.append(f"  {label:<11}{facts[key]}")
+    return "\n".join(lines)
+
+
+def _details(state: Mapping[str, Any]) -> list[str]:
+    details = []
+    if state["status"] == "running":
+        details.append(state.get("phase", ""))
+        if state.get("total_steps"):
+            details.append(f"step {state.get('step', 0)} of {state['total_steps']}")
+            details.append(f"epoch {state.get('epoch', 0)}")
+        if "eta_seconds" in state:
+            details.append(f"{duration(state['eta_seconds'])} to go")
+        if state.get("attempt"):
+            details.append(f"attempt {state['attempt']}")
+        details.append(f"seen {duration(state.get('age_seconds', 0))} ago")
+    if state.get("waiting_for"):
+        never = "can never start as it is: " if state.get("unsatisfiable") else ""
+        details.append(f"job {state['job']}: {never}{state['waiting_for']}")
+    if state.get("job_state"):
+        details.append(f"job {state['job']}: {state['job_state']}")
+    if state.get("reason") and state["status"] != "complete":
+        details.append(str(state["reason"]).partition("\n")[0])
+    return details
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    Examples
+    --------
+    >>> duration(42), duration(600), duration(90000)
+    ('42 s', '10 min', '25.0 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

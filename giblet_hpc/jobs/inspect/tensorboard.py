@@ -1,0 +1,49 @@
+"""TensorBoard on the loopback interface, and the line that tunnels to it."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+from collections.abc import Sequence
+
+from giblet_hpc.jobs.schedulers import registry
+from giblet_hpc.runs.paths import RunPaths
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def command(runs: Sequence[RunPaths], port: int) -> list[str]:
+    """Return the command that serves the runs' curves on loopback only."""
+    folders = ",".join(f"{paths.name}:{paths.tensorboard}" for paths in runs)
+    return [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--host=127.0.0.1",
+        f"--port={port}",
+        f"--logdir_spec={folders}",
+    ]
+
+
+def tunnel(port: int, login: str | None = None) -> str:
+    """Return the line to paste on the user's own computer.
+
+    Parameters
+    ----------
+    port : int
+    login : str, optional
+        ``user@host`` of this machine; in a job, of the login node to go through.
+    """
+    forward = f"ssh -N -L {port}:127.0.0.1:{port}"
+    scheduler = registry.surrounding() or registry.of("local")
+    if submitted_from := scheduler.submit_host():
+        through = login or f"{getpass.getuser()}@{submitted_from}"
+        return f"{forward} -J {through} {getpass.getuser()}@{socket.gethostname()}"
+    return f"{forward} {login or f'{getpass.getuser()}@{socket.getfqdn()}'}"

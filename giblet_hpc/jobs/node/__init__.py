@@ -1,0 +1,1 @@
+"""What runs on a node outside the container: supervisor, watch, image, triage, epilogue."""

@@ -1,0 +1,124 @@
+"""The processes of a stage on one node: starting them, reaching them all, ending them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from giblet_hpc.jobs.node import launch
+from giblet_hpc.jobs.schedulers.local import process_state
+from giblet_hpc.runs import beacon
+from giblet_hpc.runs.environment import TOKEN
+
+PR_SET_PDEATHSIG = 1
+END_SIGNAL = getattr(signal, launch.END_SIGNAL)
+TERM_SECONDS = 20.0
+STACK_SECONDS = 2.0
+KILL_SECONDS = 60.0
+
+
+class Child:
+    """A stage's process and all that it starts.
+
+    Every descendant carries a token in its environment, so that it is found whatever session,
+    process group or container it has gone to.
+
+    Parameters
+    ----------
+    command : sequence of str
+    environment : mapping
+        Holds the token under the name `TOKEN`.
+    token : str
+        Names this execution on this node.
+    output : file, optional
+        Receives stdout and stderr; by default this process's stderr.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        token: str,
+        output: IO[str] | None,
+    ) -> None:
+        self._token = token
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, beacon.BLOCKED_AT_START)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output or 2,
+                stderr=subprocess.STDOUT if output else None,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - single-threaded here
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None while the process runs."""
+        return self._process.poll()
+
+    def processes(self) -> list[int]:
+        """Return the ids of all processes that belong to this execution."""
+        return processes_with(self._token)
+
+    def dump_stacks(self, ranks: Sequence[int]) -> None:
+        """Have the processes of the ranks write their stacks to the log."""
+        for process in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, beacon.STACK_SIGNAL)
+        time.sleep(STACK_SECONDS)
+
+    def end(self) -> None:
+        """Ask the process to end, then kill whatever is left; return when nothing is."""
+        if self._process.poll() is None:
+            # torchrun ends its ranks; it takes no other signal for more than noise.
+            self._process.send_signal(END_SIGNAL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(TERM_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill everything; return when nothing is left, or nothing more can be done.
+
+        A process that waits for a device that is gone cannot be killed.
+        """
+        end = time.monotonic() + KILL_SECONDS
+        while (left := self.processes()) and time.monotonic() < end:
+            for process in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            self._process.poll()
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TERM_SECONDS)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, END_SIGNAL)
+
+
+def processes_with(token: str) -> list[int]:
+    """Return the ids of this user's processes that carry a token."""
+    wanted = f"{TOKEN}={token}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            carried = wanted in (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if carried and process_state(int(folder.name)) not in ("Z", ""):
+            found.append(int(folder.name))
+    return found

@@ -1,0 +1,173 @@
+"""What a stage's processes are started with: variables, command, and the image around both."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.jobs.node import fabric, image
+from giblet_hpc.jobs.node.launch import (
+    PARALLEL_STAGES,
+    Geometry,
+    stage_command,
+    stage_environment,
+)
+from giblet_hpc.jobs.node.processes import Child
+from giblet_hpc.jobs.record.attempts import Attempt
+from giblet_hpc.jobs.record.task import StageTask
+from giblet_hpc.jobs.schedulers.base import Place
+from giblet_hpc.runs import environment as env
+from giblet_hpc.runs.paths import RunPaths, Stage
+
+
+@dataclass(frozen=True)
+class NodeShare:
+    """A node's share of an attempt.
+
+    Parameters
+    ----------
+    attempt : Attempt
+    place : Place
+    local : Path
+        Folder on the node's disk that ends with the attempt.
+    """
+
+    attempt: Attempt
+    place: Place
+    local: Path
+
+
+def start_stage(
+    share: NodeShare,
+    stage: Stage,
+    task: StageTask,
+    *,
+    paths: RunPaths,
+    profile: Cluster,
+    log: IO[str] | None,
+) -> Child:
+    """Start a stage's processes on a node.
+
+    Parameters
+    ----------
+    share : NodeShare
+    stage : str
+    task : StageTask
+    paths : RunPaths
+    profile : Cluster
+    log : file, optional
+        Receives their output, after the reasons for what is set; by default this process's stderr.
+
+    Raises
+    ------
+    GibletError
+        When they cannot be started here.
+    """
+    facts, place, resources = share.attempt.facts(), share.place, task.resources
+    geometry = Geometry(
+        resources.ranks,
+        nodes=place.nodes,
+        node=place.node,
+        head=facts["head"] if place.nodes > 1 else "localhost",
+        port=facts["port"],
+        rdzv_id=place.key,
+        host=place.host,
+    )
+    token = hashlib.sha256(f"{share.attempt.folder}|{place}".encode()).hexdigest()[:24]
+    chosen = _network_settings(share, stage, resources.gpus, profile=profile, log=log)
+    settings = variables(stage, profile, ranks=resources.ranks, chosen=chosen) | {
+        env.ATTEMPT: str(share.attempt.folder), env.LOCAL: str(share.local), env.TOKEN: token,
+        env.IMAGE: facts["image"], env.GPUS: str(resources.gpus), env.NODE: str(place.node),
+        env.SUPERVISOR: str(os.getpid()),
+    }  # fmt: skip
+    make = partial(stage_command, stage, paths.root, geometry, part=task.part, rebuild=task.rebuild)
+    command, environment = container_command(
+        profile,
+        lambda python: make(python=python),
+        settings,
+        binds=image.folders_of(paths, paths.load_config()) if profile.image else (),
+        local=share.local,
+        workdir=paths.root,
+        gpus=resources.gpus,
+    )
+    share.attempt.note_node(place.node, command=command)
+    return Child(command, environment, token=token, output=log)
+
+
+def variables(
+    stage: Stage, profile: Cluster, *, ranks: int, chosen: Mapping[str, str]
+) -> dict[str, str]:
+    """Return a stage's variables: ours, the network's, the profile's; what is set already stays.
+
+    Parameters
+    ----------
+    stage : str
+    profile : Cluster
+    ranks : int
+        Processes on this node.
+    chosen : mapping
+        What this node's network needs.
+    """
+    wanted = {**stage_environment(stage, ranks=ranks), **chosen, **profile.environment}
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def container_command(
+    profile: Cluster,
+    make: Callable[[str], list[str]],
+    settings: Mapping[str, str],
+    *,
+    binds: Iterable[Path],
+    local: Path,
+    workdir: Path,
+    gpus: int,
+) -> tuple[list[str], dict[str, str]]:
+    """Return a command and its whole environment, in the profile's image where it has one.
+
+    Parameters
+    ----------
+    profile : Cluster
+    make : callable
+        Returns the command for a Python.
+    settings : mapping
+        Variables of the command.
+    binds, local, workdir, gpus
+        See `image.command`.
+    """
+    if not profile.image:
+        return make(image.HOST_PYTHON), {**os.environ, **settings}
+    command, more = image.command(
+        profile, make(image.PYTHON), binds=binds, local=local, workdir=workdir, settings=settings,
+        gpus=gpus,
+    )  # fmt: skip
+    return command, {**os.environ, **settings, **more}
+
+
+def _network_settings(
+    share: NodeShare, stage: Stage, gpus: int, *, profile: Cluster, log: IO[str] | None
+) -> dict[str, str]:
+    """Return what this node's network needs to have set; say why in the log."""
+    if stage not in PARALLEL_STAGES:
+        return {}
+    gpus = gpus or len(list(Path("/dev").glob("nvidia[0-9]*")))
+    lines = []
+    if gpus > 1 and (free := fabric.free_shared_memory()[0]) < fabric.SHARED_MEMORY_GIB:
+        lines.append(f"# /dev/shm: {free:.1f} GiB are free; NCCL may not find room")
+    chosen: list[fabric.Setting] = []
+    if profile.fabric == "auto":
+        found = fabric.detect()
+        chosen = fabric.choose(found, nodes=share.place.nodes, gpus=gpus)
+        lines += fabric.explain(chosen, os.environ)
+        share.attempt.note_node(
+            share.place.node, network=found.network, settings={s.name: s.value for s in chosen}
+        )
+    if log is not None and lines:
+        log.write("\n".join(lines) + "\n")
+        log.flush()
+    return {setting.name: setting.value for setting in chosen}

@@ -1,0 +1,1 @@
+"""One file a scheduler behind one protocol. No other module names a scheduler."""

@@ -1,0 +1,325 @@
+"""Audio: EnCodec codes, looked up in the codec's own codebooks, or a log-mel spectrogram."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from giblet_hpc import timing
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.features import UNTRAINED, AudioFeatures
+from giblet_hpc.config.features import Modality as Section
+from giblet_hpc.config.io import without_later_fields
+from giblet_hpc.config.model import TemporalModel
+from giblet_hpc.config.study import ScanRun
+from giblet_hpc.digests import Digests, code_digest
+from giblet_hpc.log import progress
+from giblet_hpc.media import sound
+from giblet_hpc.modalities.base import (
+    SMALLEST_VARIANCE,
+    Modality,
+    Normalise,
+    Note,
+    film_inputs,
+    mean_variance,
+)
+from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
+from giblet_hpc.models.dense import JOINT, block, stack
+from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
+from giblet_hpc.store import FeatureStore
+from giblet_hpc.survey import Survey
+
+SHARD_TRS = 128
+CODES = 1024
+MAX_CODE = CODES - 1.0
+SHOWN_CODEBOOKS = 2
+
+
+class Audio(Modality):
+    """Rows of codes, (Q, C) int16, or of log-mel energies, (bands, C) float32."""
+
+    options: AudioFeatures
+
+    def __init__(self, name: str, options: Section) -> None:
+        super().__init__(name, options)
+        self.codes = self.options.kind == "codes"
+        if self.codes:
+            self.labels = {
+                "error": "error (1 = training mean or code frequencies)",
+                "top1": "codes: top-1 hits",
+                "top1_unigram": "codes: top-1 hits of the most frequent code",
+            }
+
+    def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
+        """Return a run's array of codes or energies."""
+        _, count = timing.code_starts(trs=1, tr=survey.config.study.tr, rate=sound.FRAME_RATE)
+        rows, modules = self.options.mel_bands, [sound, timing.code_starts, Audio.write]
+        if self.codes:
+            # Takes seconds to import; only needed for codes.
+            from giblet_hpc.media import codec
+
+            rows = codec.codebooks(self.options)
+            modules.append(codec)
+        return ArraySpec(
+            self.array_name(run.name),
+            (survey.lengths[run.name], rows, count),
+            "int16" if self.codes else "float32",
+            {
+                **film_inputs(survey, run, digests),
+                f"features.{self.name}": without_later_fields(self.options),
+                "weights": digests.weights(self.options.weights),
+                "code": code_digest(*modules),
+            },
+            max_shard_rows=SHARD_TRS,
+        )
+
+    def write(
+        self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
+    ) -> None:
+        """Write the missing shards of a run's codes or energies, chunk by chunk."""
+        missing = store.missing(spec)
+        if not missing:
+            return
+        assert run.film is not None
+        trs, rows, count = spec.shape
+        study, options = survey.config.study, self.options
+        starts, _ = timing.code_starts(trs=trs, tr=study.tr, rate=sound.FRAME_RATE)
+        spans = {s: (starts[spec.rows(s)][0], starts[spec.rows(s)][-1] + count) for s in missing}
+        encoder = self._sound_encoder()
+        chunks = sound.sound_chunks(
+            study.root / run.film,
+            start=run.film_start,
+            seconds=(starts[-1] + count) / sound.FRAME_RATE,
+            chunk=options.chunk_seconds,
+            context=options.context_seconds,
+            ahead=encoder.ahead,
+        )
+        columns = np.zeros((rows, starts[-1] + count), dtype=spec.dtype)
+        total = -(-len(columns[0]) // max(1, round(options.chunk_seconds * sound.FRAME_RATE)))
+        done = 0
+        for heard, skip, size in progress(chunks, label=f"{self.name} {run.name}", total=total):
+            width, first = size // sound.HOP, skip // sound.HOP
+            if any(a < done + width and done < b for a, b in spans.values()):
+                columns[:, done : done + width] = encoder(heard)[:, first : first + width]
+            done += width
+            note()
+            for shard in [s for s, (_, end) in spans.items() if end <= done]:
+                del spans[shard]
+                window = starts[spec.rows(shard), None] + np.arange(count)[None]
+                store.write_shard(spec, shard, columns[:, window].transpose(1, 0, 2))
+
+    def _sound_encoder(self) -> sound.Encoder:
+        """Return what turns sound into columns."""
+        if not self.codes:
+            return sound.LogMel(self.options.mel_bands)
+        from giblet_hpc.media.codec import make_codec
+
+        return make_codec(self.options)
+
+    def shared_array(self, digests: Digests) -> ArraySpec | None:
+        """Return the array of the vectors that the codes stand for, (Q, 1024, 128)."""
+        if not self.codes:
+            return None
+        from giblet_hpc.media import codec
+
+        return ArraySpec(
+            f"shared/{self.name}",
+            (codec.codebooks(self.options), codec.CODEBOOK_SIZE, codec.CODE_DIMENSIONS),
+            "float32",
+            {
+                f"features.{self.name}": without_later_fields(self.options),
+                "weights": digests.weights(self.options.weights),
+                "code": code_digest(codec),
+            },
+        )
+
+    def shared_values(self) -> NDArray[Any]:
+        """Return the codec's codebooks."""
+        from giblet_hpc.media.codec import make_codec
+
+        return make_codec(self.options).codebooks()
+
+    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Estimate frequencies of codes and what they stand for, or the mean column."""
+        if shared is None:
+            return {"mean": rows.mean(axis=0), "variance": mean_variance(rows)}
+        return fit_codes(rows) | fit_vectors(rows, shared)
+
+    def encoder(self, options: TemporalModel) -> nn.Module:
+        """Return the encoder of codes, or a linear map of energies."""
+        if not self.codes:
+            variance = float(self.estimates["variance"])
+            return VectorEncoder(self.estimate("mean"), variance, options.width)
+        return CodeEncoder(
+            self.estimate("codebooks"),
+            mean=self.estimate("vector_mean"),
+            deviation=self.estimate("vector_deviation"),
+            code_width=options.code_width,
+            width=options.width,
+        )
+
+    def decoder(self, options: TemporalModel, bottleneck: int) -> nn.Module:
+        """Return the decoder to logits of codes, or to energies."""
+        if not self.codes:
+            return VectorDecoder(bottleneck, self.estimate("mean"))
+        return CodeDecoder(
+            self.estimate("log_probability"),
+            frames=self.shape[1],
+            bottleneck=bottleneck,
+            width=options.code_width,
+        )
+
+    def positions(self, generator: torch.Generator | None) -> torch.Tensor | None:
+        """Return the audio frames at which codes are reconstructed."""
+        if not self.codes:
+            return None
+        total = self.shape[1]
+        count = min(self.options.loss_frames, total)
+        if generator is None:
+            return torch.linspace(0, total - 1, count).long()
+        return torch.randperm(total, generator=generator)[:count]
+
+    def loss(
+        self,
+        predicted: torch.Tensor,
+        rows: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+        normalise: Normalise,
+    ) -> torch.Tensor:
+        """Return the cross-entropy of logits (B, L, n, Q, codes), else the squared error."""
+        if not self._is_logits(predicted):
+            return super().loss(predicted, rows, mask, positions=positions, normalise=normalise)
+        wanted = rows[..., positions].transpose(2, 3).long()  # (B, L, n, Q)
+        kept = predicted[mask].float().flatten(0, 2)
+        cost = functional.cross_entropy(kept, wanted[mask].flatten())
+        return cost if normalise == "none" else cost / float(self.estimates["entropy"])
+
+    def _is_logits(self, predicted: torch.Tensor) -> bool:
+        """The dense model predicts the codes' numbers instead."""
+        return self.codes and predicted.dim() == 5
+
+    def dense_encoder(self) -> nn.Module | None:
+        """Return the original's encoder of the codes' numbers."""
+        if not self.codes:
+            return None
+        return nn.Sequential(
+            *block(int(np.prod(self.shape)), 512, 0.3, relu=False),
+            nn.ReLU(),
+            *block(512, 256, 0.2, relu=False),
+            nn.ReLU(),
+        )
+
+    def dense_decoder(self) -> nn.Module:
+        """Return the original's decoder to the codes' numbers, as fractions of the largest."""
+        return nn.Sequential(
+            *stack([JOINT, 2048, 2048], [0.3, 0.3]),
+            nn.Linear(2048, int(np.prod(self.shape))),
+            nn.Sigmoid(),
+        )
+
+    def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return the codes' numbers, (N, 1, Q, C)."""
+        return (flat * MAX_CODE).reshape(len(flat), 1, *self.shape)
+
+    def baseline_features(
+        self, inputs: NDArray[Any], shared: NDArray[Any] | None
+    ) -> NDArray[np.float32]:
+        """Return mean and deviation over a TR of what codes stand for, or the mean column."""
+        if shared is None:
+            return np.asarray(inputs.mean(axis=2), dtype=np.float32)
+        rows = []
+        for row in inputs:
+            vectors = code_vectors(row[None], shared)[0]
+            rows.append(np.concatenate([vectors.mean(axis=0), vectors.std(axis=0)]))
+        return np.stack(rows)
+
+    def scores(
+        self,
+        predicted: torch.Tensor,
+        rows: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the error and, for logits, the hits of the model and of the most frequent code."""
+        figures = super().scores(predicted, rows, mask, positions=positions)
+        if not self._is_logits(predicted):
+            return figures
+        wanted = rows[..., positions].transpose(2, 3)
+        best = predicted.argmax(-1)
+        usual = self.estimate("log_probability").argmax(1).to(best.device).expand_as(best)
+        for key, guess in (("top1", best), ("top1_unigram", usual)):
+            figures[key] = (guess == wanted).double().mean((2, 3))[mask].mean()
+        return figures
+
+    def draw(
+        self,
+        axes: Sequence[Any],
+        shown: torch.Tensor,
+        predicted: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> None:
+        """Draw the first codebooks, or mel bands, and their reconstruction dashed."""
+        if predicted.dim() == 3:  # logits (n, Q, codes)
+            assert positions is not None
+            predicted, shown = predicted.argmax(-1).T, shown[:, positions.cpu()]
+        for number in range(min(SHOWN_CODEBOOKS, len(shown))):
+            axes[0].plot(shown[number], lw=0.8, color=f"C{number}")
+            axes[0].plot(predicted[number], lw=0.8, ls="--", color=f"C{number}")
+        axes[0].set_title(f"{self.name} (dashed: reconstructed)", fontsize=8)
+
+    def remarks(self) -> list[str]:
+        """Name a codec without training."""
+        if self.codes and self.options.codec == UNTRAINED:
+            return ["The audio codes come from a fixed-seed codec without training."]
+        return []
+
+
+def fit_codes(rows: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
+    """Estimate the frequencies of codes, (Q, codes), and what guessing by them costs, in nats."""
+    counts = np.stack(
+        [np.bincount(rows[:, q].ravel(), minlength=CODES) for q in range(rows.shape[1])]
+    )
+    # Half a count more, so that a code not seen in training is unlikely but possible.
+    probability = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
+    logarithm = np.log(probability)
+    observed = counts / counts.sum(axis=1, keepdims=True)
+    cost = -(observed * logarithm).sum(axis=1).mean()
+    return {
+        "log_probability": logarithm.astype(np.float32),
+        "entropy": np.maximum(cost, SMALLEST_VARIANCE),
+        "variance": mean_variance(rows.astype(np.float32)),
+    }
+
+
+def code_vectors(codes: NDArray[np.int16], codebooks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what codes (trs, Q, C) stand for: the sum of their vectors, (trs, C, 128)."""
+    total = np.zeros((codes.shape[0], codes.shape[2], codebooks.shape[2]), dtype=np.float32)
+    for number, book in enumerate(codebooks):
+        total += book[codes[:, number]]
+    return total
+
+
+def fit_vectors(rows: NDArray[np.int16], codebooks: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Estimate mean and deviation of what codes stand for, (128,) each."""
+    total, squares, count = 0.0, 0.0, 0
+    for row in rows:
+        vectors = code_vectors(row[None], codebooks)[0].astype(np.float64)
+        total, squares = total + vectors.sum(0), squares + (vectors**2).sum(0)
+        count += len(vectors)
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, SMALLEST_VARIANCE)
+    return {
+        "codebooks": codebooks,
+        "vector_mean": np.asarray(mean, dtype=np.float32),
+        "vector_deviation": np.sqrt(variance).astype(np.float32),
+    }

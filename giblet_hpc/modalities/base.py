@@ -1,0 +1,264 @@
+"""What every stimulus modality is asked: one class a modality, in a file of its own.
+
+Before training a modality knows its settings alone. `fitted` binds it to the shape of its rows and
+to what was estimated from the training TRs; networks, loss and scores need that.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.features import Modality as Section
+from giblet_hpc.config.model import TemporalModel
+from giblet_hpc.config.study import ScanRun
+from giblet_hpc.digests import Digests
+from giblet_hpc.store import FeatureStore
+from giblet_hpc.survey import Survey
+
+SMALLEST_VARIANCE = 1e-8
+Normalise = Literal["variance", "std", "none"]
+Estimates = Mapping[str, NDArray[Any]]
+Note = Callable[[], None]
+
+
+class Modality(ABC):
+    """A stimulus modality.
+
+    Parameters
+    ----------
+    name : str
+        Of its section in the config, of its arrays in the store, and in every table.
+    options : Section
+        Its section of the config.
+    """
+
+    panels: ClassVar[int] = 1
+    """Axes of a sample picture."""
+    labels: Mapping[str, str]
+    """What each figure of `scores` says, in words."""
+
+    shape: tuple[int, ...]
+    """Of one TR, as the model sees it. Known after `fitted`."""
+    estimates: Estimates
+    """From `fit`. Known after `fitted`."""
+
+    def __init__(self, name: str, options: Section) -> None:
+        self.name = name
+        self.labels = {"error": "error (1 = training mean)"}
+        self.options: Any = options
+
+    def fitted(self, shape: Sequence[int], estimates: Estimates) -> Self:
+        """Return this modality bound to the shape of a TR and to a fold's estimates."""
+        bound = copy.copy(self)
+        bound.shape, bound.estimates = tuple(shape), estimates
+        return bound
+
+    def estimate(self, key: str) -> torch.Tensor:
+        """Return one of the estimates as a float32 tensor."""
+        return torch.as_tensor(self.estimates[key], dtype=torch.float32)
+
+    # Rows of TRs in the store.
+
+    def array_name(self, run: str) -> str:
+        """Return the name of a run's array in the store."""
+        return f"stimulus/{run}/{self.name}"
+
+    @abstractmethod
+    def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
+        """Return a run's array: its shape, and the digest of all that its rows depend on."""
+
+    @abstractmethod
+    def write(
+        self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
+    ) -> None:
+        """Write the missing shards of a run's array.
+
+        Parameters
+        ----------
+        survey : Survey
+        run : ScanRun
+        spec : ArraySpec
+            From `array`.
+        store : FeatureStore
+        note : callable
+            Called after each bit of work.
+        """
+
+    def shared_array(self, digests: Digests) -> ArraySpec | None:
+        """Return the array that rows of all runs refer to; None where there is none."""
+        del digests
+        return None
+
+    def shared_values(self) -> NDArray[Any]:
+        """Return the content of the shared array."""
+        raise AssertionError("only for modalities with a shared array")
+
+    # What is estimated from the training TRs of a fold.
+
+    @abstractmethod
+    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Estimate from the rows of the training TRs.
+
+        Parameters
+        ----------
+        rows : ndarray, shape (trs, ...)
+        shared : ndarray, optional
+            The shared array, where there is one.
+
+        Returns
+        -------
+        dict of str to ndarray
+            With ``variance``: what predicting the training mean costs.
+        """
+
+    def inputs(self, rows: NDArray[Any], estimates: Estimates) -> NDArray[Any]:
+        """Turn stored rows into those that the model sees and reconstructs."""
+        del estimates
+        return rows
+
+    # The temporal model.
+
+    @abstractmethod
+    def encoder(self, options: TemporalModel) -> nn.Module:
+        """Return the network from (B, W, ...) to (B, W, width)."""
+
+    @abstractmethod
+    def decoder(self, options: TemporalModel, bottleneck: int) -> nn.Module:
+        """Return the network from (B, L, Z), and positions if there are any, to (B, L, ...)."""
+
+    def positions(self, generator: torch.Generator | None) -> torch.Tensor | None:
+        """Return where in a TR to reconstruct, (n,) int64; None: everywhere.
+
+        Parameters
+        ----------
+        generator : torch.Generator, optional
+            Draws those of a training step; without one they are evenly spaced.
+        """
+        del generator
+        return None
+
+    def target(self, rows: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        """Turn rows (B, L, ...) into what a reconstruction is compared with."""
+        del predicted
+        return rows.float()
+
+    def loss(
+        self,
+        predicted: torch.Tensor,
+        rows: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+        normalise: Normalise,
+    ) -> torch.Tensor:
+        """Return the error of a reconstruction, a scalar.
+
+        Parameters
+        ----------
+        predicted : Tensor, (B, L, ...)
+        rows : Tensor, (B, L, ...)
+            Of the stimulus.
+        mask : Tensor, (B, L) bool
+            TRs that count.
+        positions : Tensor, optional
+            From `positions`.
+        normalise : str
+            Whether to divide by the training variance, its root, or nothing.
+        """
+        del positions
+        error = (predicted.float() - self.target(rows, predicted)).square().flatten(2).mean(2)
+        mean = (error * mask).sum() / mask.sum().clamp(min=1)
+        return mean / scale(float(self.estimates["variance"]), normalise)
+
+    # The dense model: only modalities that the original had are part of it.
+
+    def dense_encoder(self) -> nn.Module | None:
+        """Return the network from (N, inputs) to its part of the joint layer; None: no place."""
+        return None
+
+    def dense_decoder(self) -> nn.Module:
+        """Return the network from (N, 1536) to (N, outputs)."""
+        raise AssertionError("only for modalities of the dense model")
+
+    def dense_input(self, rows: torch.Tensor) -> torch.Tensor:
+        """Turn stored rows (N, 1, ...) into (N, inputs)."""
+        return rows.flatten(1).float()
+
+    def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
+        """Turn (N, outputs) into (N, 1, ...)."""
+        return flat.reshape(len(flat), 1, *self.shape)
+
+    # Evaluation.
+
+    @abstractmethod
+    def baseline_features(
+        self, inputs: NDArray[Any], shared: NDArray[Any] | None
+    ) -> NDArray[np.float32]:
+        """Return the linear baseline's features of each TR, (trs, columns)."""
+
+    def scores(
+        self,
+        predicted: torch.Tensor,
+        rows: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """Return figures of a reconstruction, averaged over the TRs that count; see `labels`."""
+        error = self.loss(predicted, rows, mask, positions=positions, normalise="variance")
+        return {"error": error}
+
+    @abstractmethod
+    def draw(
+        self,
+        axes: Sequence[Any],
+        shown: torch.Tensor,
+        predicted: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> None:
+        """Draw one TR and its reconstruction on as many axes as `panels` says."""
+
+    def remarks(self) -> list[str]:
+        """Return sentences on method that a reader of the report needs."""
+        return []
+
+
+def scale(variance: float, normalise: Normalise) -> float:
+    """Return what an error is divided by."""
+    if normalise == "variance":
+        return variance
+    return variance**0.5 if normalise == "std" else 1.0
+
+
+def mean_variance(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean over features of the variance over TRs: what predicting the mean costs."""
+    return np.maximum(rows.var(axis=0, dtype=np.float64).mean(), SMALLEST_VARIANCE)
+
+
+def draw_vectors(axis: Any, shown: torch.Tensor, predicted: torch.Tensor, *, title: str) -> None:
+    """Draw two rows of features over each other."""
+    axis.plot(shown.flatten(), lw=0.8, label="shown")
+    axis.plot(predicted.flatten(), lw=0.8, label="reconstructed")
+    axis.set_title(title, fontsize=8)
+    axis.legend(fontsize=6)
+
+
+def film_inputs(survey: Survey, run: ScanRun, digests: Digests) -> dict[str, Any]:
+    """Return what rows taken from a film depend on, besides settings and code."""
+    assert run.film is not None
+    study = survey.config.study
+    return {
+        "film": digests.of(study.root / run.film),
+        "film_start": run.film_start,
+        "tr": study.tr,
+    }

@@ -1,0 +1,186 @@
+"""Text: the words of annotated segments, embedded, or counted and reduced by LSA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from giblet_hpc import timing
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.features import LSA, TextFeatures
+from giblet_hpc.config.io import without_later_fields
+from giblet_hpc.config.model import TemporalModel
+from giblet_hpc.config.study import ScanRun
+from giblet_hpc.digests import Digests, code_digest
+from giblet_hpc.files import sha256_json
+from giblet_hpc.media import sheets, words
+from giblet_hpc.modalities.base import (
+    Estimates,
+    Modality,
+    Note,
+    draw_vectors,
+    mean_variance,
+)
+from giblet_hpc.models.dense import JOINT, stack
+from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
+from giblet_hpc.store import FeatureStore
+from giblet_hpc.survey import Survey
+
+
+class Text(Modality):
+    """Rows of embeddings or of word counts, float32."""
+
+    options: TextFeatures
+
+    @property
+    def counted(self) -> bool:
+        """Whether the store holds word counts, for TF-IDF and SVD to be fitted later."""
+        return self.options.encoder == LSA
+
+    def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
+        """Return a run's array of embeddings or counts."""
+        segments = survey.segments[run.name]
+        vocabulary: list[str] = []
+        if self.counted:
+            every = [segment.text for own in survey.segments.values() for segment in own]
+            vocabulary = words.vocabulary(every)
+            width = len(vocabulary)
+        else:
+            width = self.options.segments * words.embedding_width(self.options)
+        return ArraySpec(
+            self.array_name(run.name),
+            (survey.lengths[run.name], width),
+            "float32",
+            {
+                "segments": sha256_json([list(segment) for segment in segments]),
+                "vocabulary": sha256_json(vocabulary) if self.counted else "",
+                f"features.{self.name}": without_later_fields(self.options),
+                "weights": digests.weights(self.options.weights),
+                "code": code_digest(sheets, words, timing.segment_overlap, Text.write),
+            },
+            {"words": vocabulary},
+        )
+
+    def write(
+        self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
+    ) -> None:
+        """Write a run's word counts or embeddings."""
+        if not store.missing(spec):
+            return
+        segments, fill = survey.segments[run.name], self.options.forward_fill
+        if self.counted:
+            rows = words.word_counts(
+                segments, spec.shape[0], spec.attributes["words"], forward_fill=fill
+            )
+        else:
+            rows = words.place_embeddings(
+                segments,
+                words.embed([segment.text for segment in segments], self.options),
+                spec.shape[0],
+                slots=self.options.segments,
+                forward_fill=fill,
+            )
+        store.write(spec, rows)
+        note()
+
+    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Estimate LSA where words are counted, then mean and variance of the features."""
+        del shared
+        estimates = fit_lsa(rows, self.options.dimensions) if self.counted else {}
+        features = self.inputs(rows, estimates)
+        return {
+            **estimates, "mean": features.mean(axis=0), "variance": mean_variance(features)
+        }  # fmt: skip
+
+    def inputs(self, rows: NDArray[Any], estimates: Estimates) -> NDArray[Any]:
+        """Project counts on the components of LSA; embeddings stay as they are."""
+        if not self.counted:
+            return rows
+        return lsa_features(rows, estimates["lsa_weights"], estimates["lsa_components"])
+
+    def encoder(self, options: TemporalModel) -> nn.Module:
+        """Return a linear map."""
+        variance = float(self.estimates["variance"])
+        return VectorEncoder(self.estimate("mean"), variance, options.width)
+
+    def decoder(self, options: TemporalModel, bottleneck: int) -> nn.Module:
+        """Return a linear map."""
+        del options
+        return VectorDecoder(bottleneck, self.estimate("mean"))
+
+    def dense_encoder(self) -> nn.Module:
+        """Return the original's encoder."""
+        return stack([self.shape[0], 512, 256], [0.2, 0.2])
+
+    def dense_decoder(self) -> nn.Module:
+        """Return the original's decoder."""
+        return nn.Sequential(
+            *stack([JOINT, 1024, 1024], [0.3, 0.3]), nn.Linear(1024, self.shape[0])
+        )
+
+    def baseline_features(
+        self, inputs: NDArray[Any], shared: NDArray[Any] | None
+    ) -> NDArray[np.float32]:
+        """Return the features themselves."""
+        del shared
+        return inputs
+
+    def draw(
+        self,
+        axes: Sequence[Any],
+        shown: torch.Tensor,
+        predicted: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> None:
+        """Draw the features over each other."""
+        del positions
+        draw_vectors(axes[0], shown, predicted, title=f"{self.name} features")
+
+    def remarks(self) -> list[str]:
+        """Say where LSA is fitted."""
+        if self.counted:
+            return ["Text features: TF-IDF and SVD, fitted on the training TRs of each fold."]
+        return []
+
+
+def fit_lsa(counts: NDArray[np.float32], dimensions: int) -> dict[str, NDArray[Any]]:
+    """Fit TF-IDF weights and a truncated SVD to word counts.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (trs, words)
+    dimensions : int
+        At most one less than the words and the TRs.
+
+    Returns
+    -------
+    dict with ``lsa_weights`` (words,) and ``lsa_components`` (dimensions, words)
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    weights = TfidfTransformer().fit(counts).idf_.astype(np.float32)
+    # A word that the training TRs lack says nothing.
+    weights[counts.sum(axis=0) == 0] = 0
+    size = min(dimensions, counts.shape[0] - 1, counts.shape[1] - 1)
+    svd = TruncatedSVD(size, algorithm="arpack", random_state=0)
+    svd.fit(_unit_length(counts * weights))
+    return {"lsa_weights": weights, "lsa_components": svd.components_.astype(np.float32)}
+
+
+def lsa_features(
+    counts: NDArray[np.float32], weights: NDArray[np.float32], components: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Project word counts (trs, words) on fitted components: (trs, dimensions)."""
+    return np.asarray(_unit_length(counts * weights) @ components.T, dtype=np.float32)
+
+
+def _unit_length(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(length > 0, length, 1), dtype=np.float32)

@@ -1,0 +1,296 @@
+"""Video: frames of the film as pixels, encoded by a small CNN."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from giblet_hpc import timing
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.features import VideoFeatures
+from giblet_hpc.config.io import without_later_fields
+from giblet_hpc.config.model import TemporalModel
+from giblet_hpc.config.study import ScanRun
+from giblet_hpc.digests import Digests, code_digest
+from giblet_hpc.log import progress
+from giblet_hpc.media import film
+from giblet_hpc.modalities.base import (
+    SMALLEST_VARIANCE,
+    Modality,
+    Note,
+    film_inputs,
+)
+from giblet_hpc.models.dense import JOINT, stack
+from giblet_hpc.store import FeatureStore
+from giblet_hpc.survey import Survey
+
+STRIDE = 16
+
+
+class Video(Modality):
+    """Rows of frames, (F, H, X, 3) uint8."""
+
+    panels: ClassVar[int] = 2
+    options: VideoFeatures
+
+    def _fps(self, survey: Survey) -> float:
+        """Return the frames a second to sample: the config's, else those of the first film."""
+        return self.options.fps or next(iter(survey.films.values())).fps
+
+    def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
+        """Return a run's array of frames."""
+        fps = self._fps(survey)
+        frames = timing.frames_per_tr(
+            fps=fps, tr=survey.config.study.tr, skip=self.options.frame_skip
+        )
+        return ArraySpec(
+            self.array_name(run.name),
+            (survey.lengths[run.name], frames, self.options.height, self.options.width, 3),
+            "uint8",
+            {
+                **film_inputs(survey, run, digests),
+                f"features.{self.name}": {**without_later_fields(self.options), "fps": fps},
+                "code": code_digest(film, timing.frame_times, Video.write, _batched, _by_shard),
+            },
+        )
+
+    def write(
+        self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
+    ) -> None:
+        """Write the missing shards of a run's frames, in one pass over the film."""
+        missing = store.missing(spec)
+        if not missing:
+            return
+        assert run.film is not None
+        study = survey.config.study
+        times = timing.frame_times(
+            trs=spec.shape[0], tr=study.tr, fps=self._fps(survey), skip=self.options.frame_skip
+        )
+        first = spec.rows(missing[0]).start
+        wanted = times[first : spec.rows(missing[-1]).stop]
+        frames = film.sample_frames(
+            study.root / run.film,
+            wanted.reshape(-1) + run.film_start,
+            height=self.options.height,
+            width=self.options.width,
+        )
+        rows = progress(
+            _batched(frames, spec.shape[1]), label=f"{self.name} {run.name}", total=len(wanted)
+        )
+        for shard, values in _by_shard(rows, spec, first):
+            if shard in missing:
+                store.write_shard(spec, shard, values)
+                note()
+
+    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Estimate the mean frame, (H, X, 3), and the pixels' variance, as fractions."""
+        del shared
+        total = np.zeros(rows.shape[2:], dtype=np.float64)
+        squares = np.zeros(rows.shape[2:], dtype=np.float64)
+        for row in rows:
+            pixels = row.astype(np.float64) / 255
+            total += pixels.sum(axis=0)
+            squares += (pixels**2).sum(axis=0)
+        count = rows.shape[0] * rows.shape[1]
+        mean = total / count
+        variance = (squares / count - mean**2).mean()
+        return {
+            "mean": mean.astype(np.float32),
+            "variance": np.maximum(variance, SMALLEST_VARIANCE),
+        }
+
+    def encoder(self, options: TemporalModel) -> nn.Module:
+        """Return the CNN of all frames."""
+        return FrameEncoder(
+            self.shape,
+            mean=float(self.estimate("mean").mean()),
+            variance=float(self.estimates["variance"]),
+            channels=options.frame_channels,
+            width=options.width,
+        )
+
+    def decoder(self, options: TemporalModel, bottleneck: int) -> nn.Module:
+        """Return the decoder of all frames."""
+        return FrameDecoder(
+            self.estimate("mean"),
+            frames=self.shape[0],
+            bottleneck=bottleneck,
+            channels=options.frame_channels,
+            width=options.width,
+        )
+
+    def target(self, rows: torch.Tensor, predicted: torch.Tensor) -> torch.Tensor:
+        """Return pixels as fractions, of as many frames as there are predicted."""
+        return rows[:, :, : predicted.shape[2]].float() / 255
+
+    def dense_encoder(self) -> nn.Module:
+        """Return the original's encoder of all pixels of all frames."""
+        return stack([int(np.prod(self.shape)), 4096, 2048, 1024], [0.3, 0.3, 0.2])
+
+    def dense_decoder(self) -> nn.Module:
+        """Return the original's decoder of one frame."""
+        return nn.Sequential(
+            *stack([JOINT, 2048, 4096], [0.3, 0.3]),
+            nn.Linear(4096, int(np.prod(self.shape[1:]))),
+            nn.Sigmoid(),
+        )
+
+    def dense_input(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return pixels as fractions."""
+        return rows.flatten(1).float() / 255
+
+    def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return one frame, (N, 1, 1, H, X, 3)."""
+        return flat.reshape(len(flat), 1, 1, *self.shape[1:])
+
+    def baseline_features(
+        self, inputs: NDArray[Any], shared: NDArray[Any] | None
+    ) -> NDArray[np.float32]:
+        """Return the mean frame's pixels of each TR."""
+        del shared
+        return inputs.mean(axis=1, dtype=np.float32).reshape(len(inputs), -1) / 255
+
+    def draw(
+        self,
+        axes: Sequence[Any],
+        shown: torch.Tensor,
+        predicted: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> None:
+        """Draw the first frame beside its reconstruction."""
+        del positions
+        pairs = (("frame", shown[0].float() / 255), ("reconstructed", predicted[0]))
+        for axis, (title, frame) in zip(axes, pairs, strict=True):
+            axis.imshow(frame.clamp(0, 1).numpy())
+            axis.set_title(title, fontsize=8)
+            axis.axis("off")
+
+
+def _batched(frames: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Stack ``size`` frames to a row."""
+    while batch := list(itertools.islice(frames, size)):
+        yield np.stack(batch)
+
+
+def _by_shard(
+    rows: Iterator[NDArray[Any]], spec: ArraySpec, first: int
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Collect consecutive rows from row ``first`` on, itself a shard's start, into shards."""
+    shard = first // spec.shard_rows
+    while True:
+        span = spec.rows(shard)
+        values = list(itertools.islice(rows, span.stop - span.start))
+        if len(values) < span.stop - span.start:
+            return
+        yield shard, np.stack(values)
+        shard += 1
+        if shard == spec.shards:
+            # Lets the progress display finish.
+            next(rows, None)
+            return
+
+
+class FrameEncoder(nn.Module):
+    """One small CNN and a linear map of coarse colours for every frame, mixed over a TR.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (F, H, X, 3).
+    mean, variance : float
+        Of training pixels, as fractions of full brightness.
+    channels, width : int
+    """
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self, shape: tuple[int, ...], *, mean: float, variance: float, channels: int, width: int
+    ) -> None:
+        super().__init__()
+        frames, rows, columns, _ = shape
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(variance, dtype=torch.float32).sqrt())
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, channels, 5, stride=4, padding=2),
+            nn.GELU(),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(2 * channels, 4 * channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.LazyLinear(width),
+        )
+        cells = -(-rows // STRIDE) * -(-columns // STRIDE)
+        self.grid = nn.Linear(3 * cells, width)
+        with torch.no_grad():
+            self.layers(torch.zeros(1, 3, rows, columns))
+        self.mix = nn.Parameter(_initial_mixes(frames))  # (2, F)
+        self.join = nn.Linear(2 * width, width)
+
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        """Encode (B, W, F, H, X, 3) uint8 to (B, W, width)."""
+        pixels = (video.flatten(0, 2).permute(0, 3, 1, 2).float() / 255 - self.mean) / self.scale
+        coarse = functional.avg_pool2d(pixels, STRIDE, ceil_mode=True).flatten(1)
+        encoded = self.layers(pixels) + self.grid(coarse)
+        frames = encoded.unflatten(0, video.shape[:3])  # (B, W, F, width)
+        mixed = torch.einsum("bwfd,mf->bwmd", frames, self.mix.to(frames.dtype))
+        return self.join(mixed.flatten(2))
+
+
+def _initial_mixes(frames: int) -> torch.Tensor:
+    """Start at the mean over frames and at late minus early frames: (2, F)."""
+    ramp = torch.linspace(-1, 1, frames) if frames > 1 else torch.zeros(1)
+    return torch.stack([torch.ones(frames), ramp]) / frames
+
+
+class FrameDecoder(nn.Module):
+    """All frames of a TR: the training mean plus what the bottleneck says.
+
+    Parameters
+    ----------
+    mean : Tensor, (H, X, 3)
+        Training mean over frames, as fractions of full brightness.
+    frames, bottleneck, channels, width : int
+    """
+
+    mean: torch.Tensor
+
+    def __init__(
+        self, mean: torch.Tensor, *, frames: int, bottleneck: int, channels: int, width: int
+    ) -> None:
+        super().__init__()
+        rows, columns, _ = mean.shape
+        self.size = (frames, rows, columns)
+        self.cells = (-(-rows // STRIDE), -(-columns // STRIDE))
+        self.register_buffer("mean", mean.clone())
+        self.whole = nn.Linear(bottleneck, width)
+        self.each = nn.Linear(bottleneck, frames * 8)
+        self.spread = nn.Linear(8, width, bias=False)
+        self.layers = nn.Sequential(
+            nn.GELU(),
+            nn.Linear(width, 4 * channels * self.cells[0] * self.cells[1]),
+            nn.GELU(),
+            nn.Unflatten(1, (4 * channels, *self.cells)),
+            nn.ConvTranspose2d(4 * channels, channels, 4, stride=4),
+            nn.GELU(),
+            nn.ConvTranspose2d(channels, 3, 4, stride=4),
+        )
+
+    def forward(self, bottleneck: torch.Tensor) -> torch.Tensor:
+        """Decode (B, L, Z) to (B, L, F, H, X, 3), pixels as fractions of full brightness."""
+        frames, rows, columns = self.size
+        each = self.spread(self.each(bottleneck).unflatten(2, (frames, 8)))
+        hidden = self.whole(bottleneck)[:, :, None] + each  # (B, L, F, width)
+        pixels = self.layers(hidden.flatten(0, 2))[:, :, :rows, :columns]
+        difference = pixels.permute(0, 2, 3, 1).unflatten(0, hidden.shape[:3])
+        return difference + self.mean

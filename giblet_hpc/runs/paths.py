@@ -1,0 +1,436 @@
+"""A run's folder: every file name in it, its config, and where its stages stand."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from giblet_hpc.errors import ConfigError, DataError, JobError
+from giblet_hpc.files import read_json, sha256_json, write_json
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.runs.environment import attempt_folder
+
+if TYPE_CHECKING:
+    from giblet_hpc.config.run import RunConfig
+
+Stage = Literal["preprocess", "train", "evaluate"]
+STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
+FORMAT = 2
+"""Layout of run folders. Others are refused."""
+PROGRESS_SECONDS = 5.0
+
+
+def default_runs_folder() -> Path:
+    """Return the folder that runs live in: $GIBLET_RUNS, or `runs` in the working folder."""
+    return Path(os.environ.get("GIBLET_RUNS", "runs"))
+
+
+@dataclass(frozen=True)
+class AttemptPaths:
+    """Names of all files of one attempt.
+
+    Parameters
+    ----------
+    root : Path
+        `attempts/N` of a run.
+    """
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        """What was started where, and the outcome. By node 0's supervisor, then the epilogue."""
+        return self.root / "job.json"
+
+    def node(self, number: int) -> Path:
+        """A node's supervisor: its host, its end. Its modification time is the heartbeat."""
+        return self.root / f"node-{number}.json"
+
+    def log(self, node: int) -> Path:
+        """The output of a node's processes."""
+        return self.root / f"node-{node}.log"
+
+    def rank(self, number: int) -> Path:
+        """Why a rank failed. By that rank."""
+        return self.root / f"rank-{number}.json"
+
+    def agent(self, node: int) -> Path:
+        """Which ranks of a node ended first, and how. By the node's torchrun."""
+        return self.root / f"agent-{node}.json"
+
+    @property
+    def progress(self) -> Path:
+        """Step, phase and pace. By rank 0."""
+        return self.root / "progress.json"
+
+    @property
+    def stop(self) -> Path:
+        """Why the attempt is asked to stop."""
+        return self.root / "STOP"
+
+    @property
+    def hung(self) -> Path:
+        """Which step took too long."""
+        return self.root / "HUNG"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Names of all files of one run.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder; its last part is the run's name.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.root.name
+
+    def command(self, verb: str, *more: str) -> str:
+        """Return what to type for this run, from the folder that this process is in.
+
+        Parameters
+        ----------
+        verb : str
+            A command that takes the run's name.
+        more : str
+            What follows the name.
+        """
+        words = ["giblet-hpc", *verb.split(), self.name, *more]
+        runs, here = self.root.parent.resolve(), Path.cwd()
+        if runs != default_runs_folder().resolve():
+            words += ["--runs", str(runs.relative_to(here) if runs.is_relative_to(here) else runs)]
+        return shlex.join(words)
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.root / "run.yaml"
+
+    @property
+    def format(self) -> Path:
+        """The number of the folder's layout."""
+        return self.root / "format.json"
+
+    def state(self, stage: Stage, part: str = "") -> Path:
+        """Where a stage stands, or a part of preprocess that has a job of its own.
+
+        Written by whoever holds the lease for the stage: first the submission, then the supervisor
+        of node 0, then the job's epilogue.
+        """
+        return self.root / "state" / (f"{stage}.{part}.json" if part else f"{stage}.json")
+
+    @property
+    def lease(self) -> Path:
+        """Who works on the run."""
+        return self.root / "lease.json"
+
+    @property
+    def provenance(self) -> Path:
+        """Where the results come from."""
+        return self.root / "provenance.json"
+
+    @property
+    def excluded_nodes(self) -> Path:
+        """Nodes that lost a job lately; shared by all runs of a folder."""
+        return self.root.parent / ".excluded-nodes.json"
+
+    @property
+    def replaced(self) -> Path:
+        """Folder of runs that were replaced by others of their name."""
+        return self.root.parent / ".replaced"
+
+    @property
+    def set_aside_folder(self) -> Path:
+        """A new name for results that are not the run's any more."""
+        return self.root / "set-aside" / time.strftime("%Y%m%d-%H%M%S")
+
+    @property
+    def stop(self) -> Path:
+        """A file whose presence asks a stage to stop at the next step boundary, for good."""
+        return self.root / "STOP"
+
+    @property
+    def cluster(self) -> Path:
+        """The profile of the place that the run was submitted to."""
+        return self.root / "cluster.yaml"
+
+    @property
+    def image(self) -> Path:
+        """What identifies the container image that the run was last in."""
+        return self.root / "image.json"
+
+    @property
+    def split(self) -> Path:
+        """The TRs that train, validate and test."""
+        return self.root / "split.json"
+
+    @property
+    def inputs(self) -> Path:
+        """The subjects, and the store's parts with their fingerprints, that preprocess settled."""
+        return self.root / "inputs.json"
+
+    @property
+    def attempts(self) -> Path:
+        """Folder with one numbered folder an attempt."""
+        return self.root / "attempts"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        """The files of an attempt."""
+        return AttemptPaths(self.attempts / str(number))
+
+    @property
+    def jobs(self) -> Path:
+        """submitit's own files."""
+        return self.root / "attempts" / "submitit"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores, maps and samples."""
+        return self.root / "evaluation"
+
+    @property
+    def scores(self) -> Path:
+        """The scores of all folds."""
+        return self.evaluation / "scores.json"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained HTML report."""
+        return self.root / "report.html"
+
+    def checkpoints(self, fold: str = "") -> Path:
+        """Folder of the checkpoints of a fold (none: the only one)."""
+        return self.root / "checkpoints" / fold
+
+    def metrics(self, fold: str = "") -> Path:
+        """Training figures of a fold, one JSON object a line."""
+        return self.root / (f"metrics-{fold}.jsonl" if fold else "metrics.jsonl")
+
+    def statistics(self, fold: str, digest: str) -> Path:
+        """What a fold fitted on its training TRs, of data with a digest: LSA, means, variances."""
+        return self.root / "statistics" / f"{fold or 'all'}-{digest[:16]}.npz"
+
+    def load_config(self) -> RunConfig:
+        """Read the resolved config.
+
+        Raises
+        ------
+        ConfigError
+            When there is no such run.
+        """
+        from giblet_hpc.config import io
+
+        self.require_format()
+        return io.load(self.config)
+
+    def require_format(self) -> None:
+        """Check that there is a run, of the layout that this version reads and writes.
+
+        Raises
+        ------
+        ConfigError
+            When there is none, or it has another layout.
+        """
+        if not self.config.is_file():
+            raise ConfigError(
+                f"no run at {self.root}",
+                hint="`giblet-hpc status` lists the runs; --runs DIR looks elsewhere",
+            )
+        if not self.is_current():
+            raise ConfigError(
+                f"run {self.name} was made by another version of giblet-hpc: make it anew",
+                hint=f"giblet-hpc submit pipeline --config {self.config} --force",
+            )
+
+    def is_current(self) -> bool:
+        """Whether the folder has the layout that this version reads and writes."""
+        return self.format.is_file() and read_json(self.format).get("format") == FORMAT
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder and write the resolved config, or check that it is the same one.
+
+        Raises
+        ------
+        ConfigError
+            When the run exists with another config; its message lists the differing fields.
+        """
+        from giblet_hpc.config import io
+
+        self.require_same(config)
+        if not self.config.is_file():
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_json(self.format, {"format": FORMAT})
+            io.save(config, self.config)
+
+    def require_same(self, config: RunConfig) -> None:
+        """Check that the run, if it exists, has this config.
+
+        Raises
+        ------
+        ConfigError
+            When it has another one; the message lists the differing fields.
+        """
+        if not self.config.is_file():
+            return
+        from giblet_hpc.config import io
+
+        changed = io.differences(io.plain(self.load_config()), io.plain(config))
+        if changed:
+            raise ConfigError(
+                "\n  ".join([f"run {self.name} exists with another config:", *changed]),
+                hint="give the new settings a name of their own with --name, or put the old "
+                "run aside with --force",
+            )
+
+    def update_state(self, stage: Stage, *, part: str = "", **fields: Any) -> None:
+        """Change some fields of a stage's record."""
+        known = self.recorded_state(stage, part=part)
+        write_json(self.state(stage, part), {**known, **fields, "time": time.time()})
+
+    def recorded_state(self, stage: Stage, *, part: str = "") -> dict[str, Any]:
+        """Return a stage's record alone; empty when it was never submitted."""
+        file = self.state(stage, part)
+        record: dict[str, Any] = read_json(file) if file.is_file() else {}
+        return record
+
+    def stage_state(self, stage: Stage, *, part: str = "") -> Mapping[str, Any]:
+        """Return where a stage stands: its record, and how far its attempt says it is.
+
+        Once the attempt has ended its progress is in the record, and only there.
+        """
+        record = self.recorded_state(stage, part=part)
+        if "attempt" not in record or record.get("status") not in ("running", "stopping"):
+            return record
+        progress = self.read_progress(record["attempt"])
+        progress.pop("status", None)
+        return {**record, **progress}
+
+    def read_progress(self, attempt: int) -> dict[str, Any]:
+        """Return what rank 0 of an attempt has said last; empty before its first word."""
+        try:
+            progress: dict[str, Any] = read_json(self.attempt(attempt).progress)
+        except DataError:
+            return {}
+        return progress
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Return where the parts of preprocess stand that have jobs of their own, by name."""
+        files = sorted((self.root / "state").glob("preprocess.*.json"))
+        return {
+            file.name.removeprefix("preprocess.").removesuffix(".json"): dict(
+                self.stage_state(
+                    "preprocess",
+                    part=file.name.removeprefix("preprocess.").removesuffix(".json"),
+                )
+            )
+            for file in files
+        }
+
+    def last_change(self) -> float:
+        """Return when a stage's record was last written, in seconds since the epoch."""
+        files = [self.config, *(self.state(stage) for stage in STAGES)]
+        return max(file.stat().st_mtime for file in files if file.is_file())
+
+    def data_digest(self) -> str:
+        """Return what stands for the data that the run is trained on: its inputs and its split."""
+        return sha256_json([read_json(self.inputs), read_json(self.split)])
+
+    def set_aside(self) -> Path | None:
+        """Move what training and evaluation made out of the way; return where it went.
+
+        For results of data that have changed: kept, but never taken for those of the new data.
+        """
+        results = [self.checkpoints(), self.root / "statistics", self.tensorboard]
+        results += [self.evaluation, self.report, *self.root.glob("metrics*.jsonl")]
+        existing = [path for path in results if path.exists()]
+        for stage in ("train", "evaluate"):
+            if self.stage_state(stage).get("status", "not started") != "not started":
+                self.update_state(stage, status="not started", step=0, resumed_from=None)
+        if not existing:
+            return None
+        aside = self.set_aside_folder
+        aside.mkdir(parents=True)
+        for path in existing:
+            path.rename(aside / path.name)
+        return aside
+
+    def checkpoint_step(self) -> int:
+        """Return the step of the newest checkpoint, summed over folds: what a crash cannot undo."""
+        return checkpoints.latest_step(self.checkpoints())
+
+    def require_complete(self, stage: Stage) -> None:
+        """Check that an earlier stage has finished.
+
+        Raises
+        ------
+        JobError
+            When it has not.
+        """
+        status = self.stage_state(stage).get("status", "not started")
+        if status != "complete":
+            raise JobError(
+                f"run {self.name}: {stage} is {status}",
+                hint=self.command(f"submit {stage} --name"),
+            )
+
+    def unqueue_later_stages(self, stage: Stage) -> None:
+        """Say of the stages after a stage that they will not start."""
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            if self.stage_state(later).get("status") == "queued":
+                self.update_state(later, status="not started", job="")
+
+
+class Progress:
+    """Writes how far a stage is, at most every few seconds; one process of a stage has one.
+
+    Into the attempt's own file; without a supervisor there is no attempt, and this process alone
+    writes the stage's record.
+
+    Parameters
+    ----------
+    paths : RunPaths
+        The run.
+    stage : str
+        The stage that makes progress.
+    part : str
+        The part of preprocess that does.
+    """
+
+    def __init__(self, paths: RunPaths, stage: Stage, *, part: str = "") -> None:
+        self._paths, self._stage, self._part = paths, stage, part
+        self._attempt = attempt_folder()
+        self._fields: dict[str, Any] = {}
+        if self._attempt is not None and AttemptPaths(self._attempt).progress.is_file():
+            self._fields = read_json(AttemptPaths(self._attempt).progress)
+        self._last = 0.0
+
+    def note(self, **fields: Any) -> None:
+        """Record ``fields`` when the last record is old enough."""
+        self._fields.update(fields)
+        if time.monotonic() - self._last >= PROGRESS_SECONDS:
+            self.write()
+
+    def write(self, **fields: Any) -> None:
+        """Record ``fields`` now."""
+        self._last = time.monotonic()
+        self._fields.update(fields, heartbeat=time.time())
+        if self._attempt is not None:
+            write_json(AttemptPaths(self._attempt).progress, self._fields)
+        else:
+            self._paths.update_state(self._stage, part=self._part, **self._fields)

@@ -1,0 +1,132 @@
+"""A look at every input file's header: subjects, lengths of runs, films, annotated segments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from giblet_hpc import timing
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.config.study import ScanRun
+from giblet_hpc.errors import DataError
+from giblet_hpc.media import film, sheets
+from giblet_hpc.scans import volumes
+from giblet_hpc.subjects import find_subjects
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The facts of a study that its arrays depend on."""
+
+    config: RunConfig
+    """What was surveyed."""
+    subjects: tuple[str, ...]
+    """Names of the subjects."""
+    lengths: Mapping[str, int]
+    """TRs of each run, after cutting film and scans to the same length."""
+    grid: volumes.Grid
+    """The voxel grid of the scans."""
+    films: Mapping[str, film.Film]
+    """What the header of each run's film says; without those that have none."""
+    segments: Mapping[str, list[timing.Segment]]
+    """Annotated segments of each run; empty where no modality needs them."""
+
+
+def survey(config: RunConfig) -> Survey:
+    """Look at every input file's header and settle the runs' lengths.
+
+    Raises
+    ------
+    DataError
+        When a file is missing or contradicts the others.
+    """
+    _require_files(config)
+    subjects = find_subjects(config.study, config.bold)
+    scans = {name: volumes.open_scans(name, config.study, config.bold) for name in subjects}
+    first = scans[subjects[0]]
+    grid = volumes.grid_of(next(iter(first.images.values())))
+    for name in subjects:
+        for run, path in volumes.scan_files(name, config.study, config.bold).items():
+            volumes.check_grid(path, scans[name].images[run], grid)
+    films = {
+        run.name: film.probe(config.study.root / run.film) for run in config.study.runs if run.film
+    }
+    lengths = {
+        run.name: _length(config, run, scans=scans, shown=films.get(run.name))
+        for run in config.study.runs
+    }
+    scanned = {
+        run.name: run.trs or max(scan.trs(run.name) for scan in scans.values())
+        for run in config.study.runs
+    }
+    segments = {}
+    if _needed(config, "annotations"):
+        segments = sheets.read_segments(config.study, lengths, scanned)
+    return Survey(config, subjects, lengths, grid, films, segments)
+
+
+def _needed(config: RunConfig, what: str) -> bool:
+    """Whether any modality in use needs films, or annotations."""
+    return any(section.needs == what for section in config.features.sections.values())
+
+
+def _require_files(config: RunConfig) -> None:
+    """Check that the files are there which are read long after the scans."""
+    named = {
+        "bold.regions": config.bold.regions,
+        "bold.region_names": config.bold.region_names,
+        "bold.mask": None if config.bold.mask == "vote" else config.bold.mask,
+        "evaluate.best_r": config.evaluate.best_r,
+    }
+    for field, file in named.items():
+        if file is not None and not (config.study.root / file).is_file():
+            raise DataError(
+                f"{field}: no file {config.study.root / file}",
+                hint=f"correct {field}, or leave it out",
+            )
+
+
+def _length(
+    config: RunConfig, run: ScanRun, *, scans: Mapping[str, volumes.Scans], shown: film.Film | None
+) -> int:
+    """Return a run's TRs: the shorter of film and scans, which may differ by a little only."""
+    expected = _scanned_trs(config, run, scans)
+    limit = config.study.max_trim_trs
+    if shown is None or not _needed(config, "film"):
+        return expected
+    trs = int((shown.seconds - run.film_start) / config.study.tr + 1e-6)
+    if expected - trs > limit or (run.trs is None and trs - expected > limit):
+        raise DataError(
+            f"run {run.name}: the film lasts {trs} TRs of {config.study.tr:g} s from "
+            f"{run.film_start:g} s, the scans {expected}",
+            hint="check study.tr, film and film_start; give study.runs.trs when the film goes on "
+            "after the scan",
+        )
+    if trs != expected and (run.trs is None or trs < expected):
+        shorter = min(trs, expected)
+        logger.info(
+            "run %s: film %d TRs, scans %d TRs; cut to %d", run.name, trs, expected, shorter
+        )
+    return min(trs, expected)
+
+
+def _scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, volumes.Scans]) -> int:
+    """Return how many TRs of a run the scans have, as the config says or the longest of them."""
+    found = {name: scan.trs(run.name) for name, scan in scans.items()}
+    longest = max(found.values())
+    expected = run.trs or longest
+    short = {name: trs for name, trs in found.items() if trs < expected}
+    if expected - min(found.values()) > config.bold.max_missing_trs:
+        raise DataError(
+            f"run {run.name} should have {expected} TRs; these subjects have fewer: {short}",
+            hint="leave them out with study.subjects, or raise bold.max_missing_trs",
+        )
+    if longest - expected > config.study.max_trim_trs:
+        raise DataError(
+            f"run {run.name}: the scans have {longest} TRs, study.runs.trs says {expected}",
+            hint="correct study.runs.trs, or raise study.max_trim_trs to cut the scans",
+        )
+    return expected

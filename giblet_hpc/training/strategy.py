@@ -1,0 +1,100 @@
+"""How training is spread over ranks: one class a parallel mode. The loop knows no mode.
+
+A strategy owns what differs between modes: how the model is wrapped and its gradients agreed on,
+what a whole state is and who has it, and the seed of each rank's dropout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from giblet_hpc.training.schedule import mixed_seed
+from giblet_hpc.training.world import World
+
+State = dict[str, Any]
+
+
+class Strategy(Protocol):
+    """A parallel mode."""
+
+    world: World
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model on this rank's device, its layers ready for this mode."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return what training calls in the model's place, its gradients averaged over ranks."""
+
+    def no_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[object]:
+        """Hold back the averaging of gradients, for all but the last part of a step."""
+
+    def clip(self, model: nn.Module, limit: float) -> float:
+        """Scale gradients down to a norm; return the norm before, the same on all ranks."""
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
+        """Return the whole state on the rank that writes it; None on the others."""
+
+    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put a whole state into this rank's model and optimizer."""
+
+    def seed_dropout(self, seed: int, step: int) -> None:
+        """Make a step's dropout a function of the seed, the step and the rank."""
+
+
+class DataParallel:
+    """`ddp`: every rank holds the whole model and its share of a batch.
+
+    Parameters
+    ----------
+    world : World
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Move the model; on GPUs its BatchNorm sees the batches of all ranks."""
+        model = model.to(self.world.device)
+        if self.world.size > 1 and self.world.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return model
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model with gradients averaged over all ranks."""
+        if self.world.size == 1:
+            return model
+        # DDP otherwise regroups its buckets after the first step, so that a resumed run would sum
+        # gradients in another order than an undisturbed one.
+        return DistributedDataParallel(
+            model, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
+
+    def no_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[object]:
+        """Hold back the all-reduce of gradients."""
+        if isinstance(wrapped, DistributedDataParallel):
+            return wrapped.no_sync()
+        return contextlib.nullcontext()
+
+    def clip(self, model: nn.Module, limit: float) -> float:
+        """Clip by the norm of the averaged gradient, which every rank has."""
+        return float(nn.utils.clip_grad_norm_(model.parameters(), limit))
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
+        """Return rank 0's, as all are equal."""
+        if not self.world.is_main:
+            return None
+        return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Load the whole state on every rank."""
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    def seed_dropout(self, seed: int, step: int) -> None:
+        """Seed torch's generator; ranks differ, as they see different windows."""
+        torch.manual_seed(mixed_seed(seed, step, self.world.rank))
