@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc import nccl
+from giblet_hpc import causes, nccl
 from giblet_hpc.jobs.node import triage
-from giblet_hpc.jobs.record.attempts import Place, begin
+from giblet_hpc.jobs.record.attempts import begin
+from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.environment import ATTEMPT
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.stages.__main__ import reporting
@@ -86,7 +87,7 @@ RECORDED = [
 
 @pytest.mark.parametrize(("text", "reason"), RECORDED)
 def test_recorded_messages(text: str, reason: str) -> None:
-    cause = nccl.explain(f"[Rank 0] NCCL error in: ProcessGroupNCCL.cpp:3690\n{text}")
+    cause = causes.explain(f"[Rank 0] NCCL error in: ProcessGroupNCCL.cpp:3690\n{text}")
     assert cause is not None
     assert reason in cause.reason
     assert cause.remedy
@@ -103,7 +104,7 @@ def test_the_attempt_ends_with_the_explanation(
     with pytest.raises(nccl.NcclError), reporting(paths, "train", 3):
         raise garbled()
     assert json.loads((attempt.folder / "rank-3.json").read_text())["kind"] == "error"
-    verdict = triage.judge(attempt, {"status": "running"}, stopped_by_user=False, asked=False)
+    verdict = triage.diagnose(attempt, {"status": "running"}, asked=False)
     assert verdict.outcome == "crashed"
     assert "rank 3 on " in verdict.reason
     assert "memory handle" in verdict.reason

@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from giblet_hpc.config.study import ScanRun, Study
-
 from giblet_hpc.config.split import Split
+from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Block, Fold, load_folds, make_folds, save_folds
 from giblet_hpc.training.feed import covering_windows, epoch_windows
 
@@ -83,5 +81,5 @@ def test_same_number_of_windows_every_epoch_in_another_order() -> None:
 
 def test_the_split_is_an_artefact(tmp_path: Path) -> None:
     folds = folds_of("leave-one-run-out", {"a": 200, "b": 150})
-    save_folds(folds, RunPaths(tmp_path), purge_trs=10)
-    assert load_folds(RunPaths(tmp_path)) == folds
+    save_folds(folds, tmp_path / "split.json", purge_trs=10)
+    assert load_folds(tmp_path / "split.json") == folds

@@ -13,10 +13,11 @@ import pytest
 import zarr
 
 from giblet_hpc import store as store_module
+from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.errors import StoreError
-from giblet_hpc.store import FeatureStore, Part
+from giblet_hpc.store import FeatureStore
 
-PART = Part("stimulus/run1/video", (10, 2, 3), "uint8", {"film": "abc"}, max_shard_rows=4)
+PART = ArraySpec("stimulus/run1/video", (10, 2, 3), "uint8", {"film": "abc"}, max_shard_rows=4)
 VALUES = np.arange(60, dtype=np.uint8).reshape(10, 2, 3)
 
 
@@ -49,7 +50,7 @@ def test_only_missing_shards_are_written(
     written = []
     real = store.write_shard
 
-    def spy(part: Part, shard: int, rows: np.ndarray) -> None:
+    def spy(part: ArraySpec, shard: int, rows: np.ndarray) -> None:
         written.append(shard)
         real(part, shard, rows)
 
@@ -89,7 +90,7 @@ def test_every_damage_is_found_and_mended(store: FeatureStore, damage: str) -> N
 
 def test_other_settings_are_refused_by_name_and_rebuilt_on_request(store: FeatureStore) -> None:
     store.write(PART, VALUES)
-    other = Part(PART.name, PART.shape, "uint8", {"film": "xyz"}, max_shard_rows=4)
+    other = ArraySpec(PART.name, PART.shape, "uint8", {"film": "xyz"}, max_shard_rows=4)
     with pytest.raises(StoreError, match="film: 'abc' -> 'xyz'"):
         store.plan([other])
     np.testing.assert_array_equal(store.read(PART.name), VALUES)
@@ -120,8 +121,9 @@ def test_killed_writers_never_commit_wrong_rows(tmp_path: Path) -> None:
         """
         import sys, numpy as np
         from pathlib import Path
-        from giblet_hpc.store import FeatureStore, Part
-        part = Part("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
+        from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.store import FeatureStore
+        part = ArraySpec("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
         values = np.arange(64 * 2000, dtype="float32").reshape(64, 2000)
         store = FeatureStore(Path(sys.argv[1])); store.plan([part])
         print("ready", flush=True); store.write(part, values)
@@ -129,7 +131,7 @@ def test_killed_writers_never_commit_wrong_rows(tmp_path: Path) -> None:
     )
     random = np.random.default_rng(0)
     folder = tmp_path / "s.zarr"
-    part = Part("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
+    part = ArraySpec("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
     values = np.arange(64 * 2000, dtype=np.float32).reshape(64, 2000)
     kills = 0
     for _ in range(30):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from nilearn.signal import clean as nilearn_clean
 
 from giblet_hpc.config.bold import Bold
-
 from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError, DataError
+from giblet_hpc.scans import cleaning, masks
 from giblet_hpc.scans import volumes as bold
 from giblet_hpc.subjects import find_subjects
 
@@ -45,6 +45,15 @@ def test_subjects_are_found_in_natural_order(tmp_path: Path) -> None:
         find_subjects(study(tmp_path, subjects=5), options)
     with pytest.raises(DataError, match="no scans match"):
         find_subjects(study(tmp_path), Bold(files="none{subject}.nii"))
+
+
+def test_patterns_may_be_absolute(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    save(tmp_path / "elsewhere" / "s1_a.nii.gz", RANDOM.random((2, 2, 2, 6)))
+    options = Bold(files=f"{tmp_path}/elsewhere/s{{subject}}_{{run}}.nii.gz")
+    other = study(tmp_path / "root")
+    assert find_subjects(other, options) == ("1",)
+    assert bold.open_scans("1", other, options).trs("a") == 6
 
 
 def test_runs_in_one_file_or_in_several(tmp_path: Path) -> None:
@@ -86,11 +95,11 @@ def test_standardise_and_restore(trs: int, voxels: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     courses = (800 + 10 * random.standard_normal((trs, voxels))).astype(np.float32)
     courses[:, 0] = 812.5
-    scores, statistics = bold.standardise(courses)
-    assert not scores[:, 0].any()
+    zscored, statistics = cleaning.standardise(courses)
+    assert not zscored[:, 0].any()
     assert statistics[1, 0] == 1
-    np.testing.assert_allclose(scores[:, 1:].std(0), 1, atol=1e-3)
-    np.testing.assert_allclose(bold.restore(scores, statistics), courses, rtol=1e-4)
+    np.testing.assert_allclose(zscored[:, 1:].std(0), 1, atol=1e-3)
+    np.testing.assert_allclose(cleaning.restore(zscored, statistics), courses, rtol=1e-4)
 
 
 @given(st.integers(8, 40), st.integers(0, 5), st.booleans())
@@ -101,21 +110,21 @@ def test_cut_and_constant_ends_are_found(trs: int, missing: int, filled: bool) -
     if filled and missing:
         courses[valid:] = 3
         # The first of the constant volumes cannot be told from data.
-        assert bold.valid_trs(courses, trs) in (valid, valid + (missing == 1))
+        assert cleaning.valid_trs(courses, trs) in (valid, valid + (missing == 1))
     else:
-        assert bold.valid_trs(courses[:valid], trs) == valid
-    assert bold.valid_trs(np.ones((9, 3), np.float32), 9) == 0
+        assert cleaning.valid_trs(courses[:valid], trs) == valid
+    assert cleaning.valid_trs(np.ones((9, 3), np.float32), 9) == 0
 
 
 def test_vote_follows_the_temporal_deviation() -> None:
     volumes = np.zeros((4, 4, 4, 50), np.float32)
     volumes[1:3, 1:3, 1:3] = 5 * RANDOM.standard_normal((2, 2, 2, 50))
     volumes[0, 0, 0] = 0.01 * RANDOM.standard_normal(50)
-    mask = bold.vote_mask(volumes, Bold())
+    mask = masks.vote_mask(volumes, Bold())
     assert mask.sum() == 8
     assert mask[1:3, 1:3, 1:3].all()
     with pytest.raises(DataError, match="no voxel varies"):
-        bold.vote_mask(np.ones((2, 2, 2, 9), np.float32), Bold())
+        masks.vote_mask(np.ones((2, 2, 2, 9), np.float32), Bold())
 
 
 def test_cleaning_equals_nilearn_and_keeps_the_mean() -> None:
@@ -124,21 +133,23 @@ def test_cleaning_equals_nilearn_and_keeps_the_mean() -> None:
     )
     confounds = RANDOM.standard_normal((80, 2)).astype(np.float32)
     options = Bold(detrend=True, high_pass=0.01)
-    made = bold.clean(courses, bold=options, tr=1.5, confounds=confounds)
+    made = cleaning.clean(courses, bold=options, tr=1.5, confounds=confounds)
     expected = nilearn_clean(
         courses, detrend=True, standardize=None, filter="cosine", high_pass=0.01, t_r=1.5,
         confounds=confounds,
     )  # fmt: skip
     np.testing.assert_allclose(made - courses.mean(0), expected, atol=2e-2)
-    assert bold.clean(courses, bold=Bold(), tr=1.5, confounds=None) is courses
+    assert cleaning.clean(courses, bold=Bold(), tr=1.5, confounds=None) is courses
 
 
 def test_confound_tables(tmp_path: Path) -> None:
     path = tmp_path / "confounds.tsv"
     pd.DataFrame({"a": ["n/a", 1.0, 2.0], "b": [3.0, 4.0, 5.0]}).to_csv(path, sep="\t", index=False)
-    np.testing.assert_array_equal(bold.read_confounds(path, ["a", "b"]), [[1, 3], [1, 4], [2, 5]])
+    np.testing.assert_array_equal(
+        cleaning.read_confounds(path, ["a", "b"]), [[1, 3], [1, 4], [2, 5]]
+    )
     with pytest.raises(DataError, match=r"lacks the columns \['c'\]"):
-        bold.read_confounds(path, ["c"])
+        cleaning.read_confounds(path, ["c"])
 
 
 def test_values_go_back_into_space() -> None:

@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from giblet_hpc.config.study import Annotations, ScanRun, Study
-
 from giblet_hpc.config.features import TextFeatures
+from giblet_hpc.config.study import Annotations, ScanRun, Study
 from giblet_hpc.errors import DataError
 from giblet_hpc.media import words as text
 from giblet_hpc.media.sheets import read_segments
+from giblet_hpc.modalities.text import fit_lsa, lsa_features
 from giblet_hpc.timing import Segment
-from giblet_hpc.training.statistics import fit_lsa, lsa_features
 
 COLUMNS = {
     "start_seconds": "Start",

@@ -9,7 +9,7 @@ import pytest
 
 from giblet_hpc import timing
 from giblet_hpc.errors import DataError
-from giblet_hpc.media import film as video
+from giblet_hpc.media import film
 from tests.films import write_film
 
 LEVELS = 24
@@ -33,7 +33,7 @@ def write_numbered_film(path: Path, pts: list[int], time_base: Fraction) -> None
 
 
 def numbers_seen(path: Path, times: np.ndarray) -> np.ndarray:
-    frames = video.sample_frames(path, times, height=12, width=16)
+    frames = film.sample_frames(path, times, height=12, width=16)
     return np.array([round((frame.mean() - 5) / 10) for frame in frames])
 
 
@@ -44,8 +44,8 @@ def test_frames_at_any_rate(rate: str, suffix: str, tmp_path: Path) -> None:
     count = int(8 * fps)
     path = tmp_path / f"film.{suffix}"
     write_numbered_film(path, list(range(count)), 1 / fps)
-    film = video.probe(path)
-    assert film.seconds == pytest.approx(8, abs=0.1)
+    header = film.probe(path)
+    assert header.seconds == pytest.approx(8, abs=0.1)
     times = timing.frame_times(trs=4, tr=2.0, fps=float(fps), skip=1).reshape(-1)
     times = times[times < (count - 1) / float(fps)]
     # Matroska rounds timestamps to a millisecond.
@@ -70,16 +70,16 @@ def test_one_sequential_decode_without_a_seek(
     path = tmp_path / "film.mp4"
     write_numbered_film(path, list(range(100)), Fraction(1, 25))
     opened = []
-    real = video._open
-    monkeypatch.setattr(video, "_open", lambda p: opened.append(p) or real(p))
-    assert len(list(video.sample_frames(path, np.arange(0, 4, 0.02), height=6, width=8))) == 200
+    real = film.open_film
+    monkeypatch.setattr(film, "open_film", lambda p: opened.append(p) or real(p))
+    assert len(list(film.sample_frames(path, np.arange(0, 4, 0.02), height=6, width=8))) == 200
     assert len(opened) == 1
 
 
 def test_before_the_film_is_black_and_after_it_the_last_frame_stays(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     write_numbered_film(path, list(range(20)), Fraction(1, 25))
-    frames = list(video.sample_frames(path, np.array([-1.0, 0.01, 5.0]), height=6, width=8))
+    frames = list(film.sample_frames(path, np.array([-1.0, 0.01, 5.0]), height=6, width=8))
     assert frames[0].max() == 0
     assert [round((f.mean() - 5) / 10) for f in frames[1:]] == [0, 19]
 
@@ -89,16 +89,16 @@ def test_frames_are_area_averages(tmp_path: Path) -> None:
     pixels = np.zeros((48, 64, 3), np.uint8)
     pixels[:, ::2] = 200
     write_film(path, np.stack([pixels] * 10), fps=25)
-    (frame,) = video.sample_frames(path, np.array([0.2]), height=6, width=8)
+    (frame,) = film.sample_frames(path, np.array([0.2]), height=6, width=8)
     assert np.abs(frame.astype(int) - 100).max() < 12
 
 
 def test_bad_films_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="film not found"):
-        video.probe(tmp_path / "none.mp4")
+        film.probe(tmp_path / "none.mp4")
     (tmp_path / "text.mp4").write_text("this is no film")
     with pytest.raises(DataError, match="cannot read .* as a film"):
-        video.probe(tmp_path / "text.mp4")
+        film.probe(tmp_path / "text.mp4")
 
 
 def test_a_film_that_was_cut_off_is_refused(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_film_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     content = (tmp_path / "whole.mkv").read_bytes()
     (tmp_path / "half.mkv").write_bytes(content[: len(content) // 2])
     times = (np.arange(190) + 0.5) / 10
-    assert len(list(video.sample_frames(tmp_path / "whole.mkv", times, height=4, width=4))) == 190
-    assert video.probe(tmp_path / "half.mkv").seconds > 19
+    assert len(list(film.sample_frames(tmp_path / "whole.mkv", times, height=4, width=4))) == 190
+    assert film.probe(tmp_path / "half.mkv").seconds > 19
     with pytest.raises(DataError, match=r"half.mkv: the picture ends after \d+\.\d s; .* 20\.0 s"):
-        list(video.sample_frames(tmp_path / "half.mkv", times, height=4, width=4))
+        list(film.sample_frames(tmp_path / "half.mkv", times, height=4, width=4))

@@ -23,7 +23,7 @@ def test_nodes_that_write_are_seen_as_soon_as_they_do(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_shared(tmp_path: Path) -> None:
     (tmp_path / "hello-1").touch()
-    (finding,) = nodecheck.others(tmp_path, PLACE, patience=0.2)
+    (finding,) = nodecheck.others(tmp_path, PLACE, timeout=0.2)
     assert finding.level == "fail"
     assert f"nothing of node 0, 2 is to be seen in {tmp_path}" in finding.seen
 

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from giblet_hpc.errors import JobError
-from giblet_hpc.jobs.doctor import examine as doctor, findings, hardware, storage
-from giblet_hpc.jobs.node import fabric
 from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.errors import JobError
+from giblet_hpc.jobs.doctor import examine as doctor
+from giblet_hpc.jobs.doctor import findings, hardware, storage
+from giblet_hpc.jobs.node import fabric
 
 A100 = "580.95.05, NVIDIA A100-SXM4-80GB, 81920, 0, No\n"
 RDMA = fabric.Fabric("InfiniBand", (fabric.Port("mlx5_0", 1, "InfiniBand", True, 200),), "ib0")

@@ -10,7 +10,8 @@ import pytest
 
 from giblet_hpc.files import write_json
 from giblet_hpc.jobs.node import triage
-from giblet_hpc.jobs.record.attempts import Attempt, Place, begin
+from giblet_hpc.jobs.record.attempts import Attempt, begin
+from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.paths import RunPaths
 
 RUNNING = {"status": "running", "step": 40}
@@ -26,14 +27,14 @@ def attempt(tmp_path: Path) -> Attempt:
     return attempt
 
 
-def judged(attempt: Attempt, **more: Any) -> triage.Verdict:
-    return triage.judge(attempt, RUNNING, **{"stopped_by_user": False, "asked": False, **more})
+def judged(attempt: Attempt, **more: Any) -> triage.Diagnosis:
+    return triage.diagnose(attempt, RUNNING, **{"asked": False, **more})
 
 
 def failed(attempt: Attempt, rank: int, reason: str, when: float, kind: str = "error") -> None:
     facts = {"kind": kind, "reason": reason, "hint": "", "exit_code": 1}
     where = {"rank": rank, "host": f"n{rank + 1}", "time": when}
-    write_json(attempt.folder / f"rank-{rank}.json", {**facts, **where})
+    write_json(attempt.files.rank(rank), {**facts, **where})
 
 
 LOGS = [
@@ -44,7 +45,6 @@ LOGS = [
     ("FATAL: container creation failed: mount source /scratch doesn't exist", "could not be bound"),
     ("RendezvousTimeoutError", "the nodes did not find each other"),
     ("ncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0", "two ranks use the same GPU"),
-    ("rank 2 ended with exit code -11", "rank 2 was killed by signal 11"),
     ("nothing that is known", "the process ended with exit code 1"),
 ]
 
@@ -71,8 +71,8 @@ def test_a_mistake_is_not_tried_again(attempt: Attempt) -> None:
 
 def test_a_request_to_stop_is_no_failure(attempt: Attempt) -> None:
     attempt.stop.write_text("SIGTERM\n")
-    assert judged(attempt, asked=True) == triage.Verdict("interrupted", "SIGTERM")
-    assert judged(attempt, asked=True, stopped_by_user=True).outcome == "stopped"
+    assert judged(attempt, asked=True) == triage.Diagnosis("interrupted", "SIGTERM")
+    assert judged(attempt, asked=True, by_user=True).outcome == "stopped"
 
 
 def test_the_rank_that_the_others_wait_for_is_named(attempt: Attempt) -> None:
@@ -88,8 +88,7 @@ def test_the_rank_that_the_others_wait_for_is_named(attempt: Attempt) -> None:
 
 
 def test_a_node_that_went_silent(attempt: Attempt) -> None:
-    file = attempt.folder / "node-1.json"
-    write_json(file, {"host": "n2", "heartbeat": time.time() - 10000})
+    write_json(attempt.files.node(1), {"host": "n2"})
     verdict = judged(attempt)
     assert verdict.outcome == "lost"
     assert "n2" in verdict.reason
@@ -97,5 +96,47 @@ def test_a_node_that_went_silent(attempt: Attempt) -> None:
 
 def test_a_complete_stage_is_complete_whatever_else_is_there(attempt: Attempt) -> None:
     attempt.hung.write_text("late\n")
-    verdict = triage.judge(attempt, {"status": "complete"}, stopped_by_user=False, asked=True)
+    verdict = triage.diagnose(attempt, {"status": "complete"}, asked=True)
     assert verdict.outcome == "complete"
+
+
+def agent(attempt: Attempt, node: int, when: float, *ended: tuple[int, int]) -> None:
+    rows = [{"rank": rank, "exit_code": code} for rank, code in ended]
+    write_json(attempt.files.agent(node), {"host": f"n{node + 1}", "time": when, "ended": rows})
+
+
+def test_a_rank_that_was_killed_is_named_as_killed(attempt: Attempt) -> None:
+    """The others only lost their connection to it, and say so first."""
+    failed(attempt, 0, "RuntimeError: Connection closed by peer [n2]", 10.0)
+    agent(attempt, 0, 10.5, (0, 1))
+    agent(attempt, 1, 11.0, (1, -9))
+    diagnosis = judged(attempt)
+    assert diagnosis.reason == "rank 1 on n2 was killed by signal 9 (SIGKILL)"
+    assert "memory" in diagnosis.hint
+    assert judged(attempt, asked=False).outcome == "crashed"
+
+
+def test_a_fault_of_code_is_one_also_beside_a_signal(attempt: Attempt) -> None:
+    agent(attempt, 1, 9.0, (1, -11))
+    assert judged(attempt).reason == "rank 1 on n2 was killed by signal 11 (SIGSEGV)"
+    failed(attempt, 0, "ZeroDivisionError: division by zero", 11.0)
+    assert judged(attempt).reason == "rank 0 on n1: ZeroDivisionError: division by zero"
+
+
+def test_torchrun_that_was_killed_is_named(attempt: Attempt) -> None:
+    failed(attempt, 0, "RuntimeError: Connection reset by peer", 10.0)
+    attempt.note_node(1, code=-9)
+    assert (
+        judged(attempt).reason == "the stage's first process on n2 was killed by signal 9 (SIGKILL)"
+    )
+
+
+def test_a_script_that_was_killed_is_no_cancellation(attempt: Attempt) -> None:
+    attempt.stop.write_text("SIGTERM\n")
+    found = judged(attempt, asked=True, disposition="script killed")
+    assert found.outcome == "lost"
+    assert "script was killed" in found.reason
+    assert judged(attempt, asked=True, disposition="cancelled").outcome == "stopped"
+    assert judged(attempt, asked=True, disposition="runs").outcome == "interrupted"
+    attempt.stop.write_text("walltime\n")
+    assert judged(attempt, asked=True, disposition="out of time").outcome == "interrupted"

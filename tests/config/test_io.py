@@ -10,8 +10,8 @@ from giblet_hpc.config import io as config_io
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -57,7 +57,10 @@ def test_typo_names_the_near_miss() -> None:
         ("split.test_runs=[run9]", "must name some, not all, of ['run1', 'run2']"),
         ("split.purge_trs=2", "shorter than the model's memory"),
         ("bold.files=scans.nii.gz", "must hold {subject}"),
-        ("features={}", "at least one of video, audio, text"),
+        ("features={}", "at least one of video, audio, text must be given"),
+        ("loss.modality_weights={smell: 1}", "smell is not among the features in use"),
+        ("bold.files=sub-{subject}_{task}.nii", "holds {task}; {subject} and {run} are filled in"),
+        ("bold.confounds=c_{subject}.tsv", "must hold {run} where bold.files does"),
         ("model.kind=dense", "set train.window_trs to 1"),
         ("study.runs=[{name: a}, {name: a}]", "names must differ"),
     ],

@@ -10,7 +10,8 @@ from scipy.signal import stft
 
 from giblet_hpc.config.features import AudioFeatures
 from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.media import sound as audio, codec
+from giblet_hpc.media import codec
+from giblet_hpc.media import sound as audio
 from tests.films import write_film
 
 OPTIONS = AudioFeatures(codec="untrained", bandwidth_kbps=3)
@@ -186,7 +187,7 @@ def test_absent_backend_is_an_error_not_a_fallback() -> None:
         import encodec  # noqa: F401
     except ImportError:
         with pytest.raises(ConfigError, match="the package cannot be imported"):
-            audio.make_encoder(AudioFeatures(backend="encodec", codec="/weights"))
+            codec.make_codec(AudioFeatures(backend="encodec", codec="/weights"))
 
 
 def test_log_mel_matches_an_independent_spectrogram() -> None:

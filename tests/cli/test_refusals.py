@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from giblet_hpc.cli import main
+from giblet_hpc.cli.main import main
 from giblet_hpc.runs.paths import RunPaths
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = str(ROOT / "configs" / "demo.yaml")
 PLAIN = ["--cluster", str(ROOT / "slurm" / "clusters" / "plain.yaml")]
 
@@ -152,17 +152,20 @@ def test_a_dry_run_of_a_run_begun_anew(runs: Path) -> None:
 def test_a_run_of_a_cluster_is_not_spread_so_here(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from giblet_hpc.cli import submit
     from giblet_hpc.config import io as config_io
-    from giblet_hpc.cli import submit as submitting
+    from giblet_hpc.config.cluster import Cluster
     from giblet_hpc.jobs import profiles
 
     paths = RunPaths(runs / "demo")
     paths.create(config_io.load(Path(DEMO)))
     for stage in ("preprocess", "train"):
         paths.update_state(stage, status="complete", ranks=8, nodes=4, gpus=8)
-    cluster.save(cluster.Cluster(name="far", gpus_per_node=8), paths.cluster)
-    jobs = []
-    monkeypatch.setattr(submitting, "run_stages", lambda job, *_, **__: jobs.append(job) or 0)
-    monkeypatch.setattr(submitting.submit, "default_size", lambda _: 1)
+    profiles.save(Cluster(name="far", gpus_per_node=8), paths.cluster)
+    tasks = []
+    monkeypatch.setattr(submit, "run_stages", lambda task, *_, **__: tasks.append(task) or 0)
+    monkeypatch.setattr(submit, "default_ranks", lambda _: 1)
+    monkeypatch.setattr("giblet_hpc.jobs.record.resources.default_ranks", lambda _: 1)
     assert call("run", "evaluate", "demo").exit_code == 0
-    assert (jobs[0].ranks, jobs[0].nodes, jobs[0].gpus) == (1, 1, 0)
+    resources = tasks[0].resources
+    assert (resources.ranks, resources.nodes, resources.gpus) == (1, 1, 0)

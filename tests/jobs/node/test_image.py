@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs.node import image
-from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.jobs.profiles import load
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from giblet_hpc.config import io as config_io
+from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_json, write_text
-from giblet_hpc.jobs.submit import forks, submission as submit
 from giblet_hpc.jobs.record import lease
-from giblet_hpc.config.cluster import Cluster
-from giblet_hpc.jobs.record.resources import Size
+from giblet_hpc.jobs.record.resources import Resources
+from giblet_hpc.jobs.submit import forks
+from giblet_hpc.jobs.submit.plan import plan, remaining
+from giblet_hpc.jobs.submit.submission import Submission
 from giblet_hpc.runs.paths import RunPaths
 
 
@@ -22,7 +24,7 @@ def base(tmp_path: Path, demo_config: str) -> RunPaths:
     paths = RunPaths(tmp_path / "base")
     paths.create(config_io.load(Path(demo_config)))
     write_text(paths.split, "[]\n")
-    write_json(paths.inputs, {"parts": {}})
+    write_json(paths.inputs, {"arrays": {}})
     paths.update_state("preprocess", status="complete")
     return paths
 
@@ -34,12 +36,12 @@ def test_a_fork_shares_what_preprocess_made(base: RunPaths) -> None:
         **new.stage_state("preprocess"), "status": "complete", "shared_with": "base",
     }  # fmt: skip
     assert new.inputs.read_text() == base.inputs.read_text()
-    assert submit.remaining(new, ("preprocess", "train")) == ("train",)
+    assert remaining(new, ("preprocess", "train")) == ("train",)
 
 
 def test_a_fork_with_other_features_preprocesses_itself(base: RunPaths) -> None:
     new = forks.fork(base, "smaller", forks.changed(base, ["features.video.width=8"]))
-    assert submit.remaining(new, ("preprocess", "train")) == ("preprocess", "train")
+    assert remaining(new, ("preprocess", "train")) == ("preprocess", "train")
 
 
 def test_a_fork_may_be_named_again_but_not_changed(base: RunPaths) -> None:
@@ -66,16 +68,16 @@ def test_a_run_in_use_is_not_replaced(base: RunPaths) -> None:
     assert base.config.is_file()
 
 
-def test_a_run_that_finished_nothing_makes_way(base: RunPaths) -> None:
+def test_a_run_that_finished_nothing_is_replaceable(base: RunPaths) -> None:
     other = forks.changed(base, ["train.lr=0.5"])
-    assert not forks.makes_way(base, base.load_config()), "the same config goes on"
+    assert not forks.is_replaceable(base, base.load_config()), "the same config goes on"
     base.update_state("preprocess", status="complete")
-    assert not forks.makes_way(base, other), "finished work is not touched unasked"
+    assert not forks.is_replaceable(base, other), "finished work is not touched unasked"
     base.update_state("preprocess", status="failed")
     held = lease.take(base, "local")
-    assert not forks.makes_way(base, other)
+    assert not forks.is_replaceable(base, other)
     lease.release(base, held)
-    assert forks.makes_way(base, other)
+    assert forks.is_replaceable(base, other)
 
 
 def test_two_replacements_in_a_second(base: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +116,24 @@ def test_a_sweep_cannot_change_what_preprocess_made(base: RunPaths) -> None:
 
 def test_partition_and_dependency_reach_the_script(base: RunPaths) -> None:
     profile = Cluster(name="c", partition="short", requeue="successor", successors=2)
-    text = submit.dry_run(base, ("train",), profile=profile, size=Size(2, 2), after="4711")
+    jobs = plan(base, ("train",), profile=profile, size=Resources(2, 2))
+    text = Submission(base, profile, jobs, "4711").text()
     assert text.count("#SBATCH --partition=short") == 3, "the job and its two successors"
     assert "#SBATCH --dependency=afterok:4711" in text
     assert "#SBATCH --dependency=afterany:JOB-1" in text
+
+
+def test_a_bad_value_of_a_sweep_leaves_no_run_behind(base: RunPaths) -> None:
+    before = sorted(base.root.parent.iterdir())
+    with pytest.raises(ConfigError, match="greater than 0"):
+        forks.sweep(base, [], ["train.lr=1e-3,-1"])
+    assert sorted(base.root.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "axis",
+    ["features.text.dimensions=5,6", "bold.mode=per_subject,cross_subject", "bold.shifted_trs=0,3"],
+)
+def test_what_preprocess_ignores_may_be_swept(base: RunPaths, axis: str) -> None:
+    runs = forks.sweep(base, [], [axis])
+    assert [remaining(run, ("preprocess", "train")) for run in runs] == [("train",)] * 2

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.files import write_json
+from giblet_hpc.jobs.inspect import logs, status
+from giblet_hpc.jobs.record import excluded, lease
+from giblet_hpc.jobs.schedulers.base import NO_ANSWER, JobInfo, NoAnswer
+from giblet_hpc.jobs.schedulers.slurm import Slurm
+from giblet_hpc.runs.paths import RunPaths
+
+Answer = Mapping[str, JobInfo] | NoAnswer
+
+
+def test_status_names_the_next_command(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert status.describe(paths)["next"] == (
+        f"giblet-hpc resubmit 'a run' --runs {paths.root.parent}"
+    )
+    monkeypatch.chdir(paths.root.parent.parent)
+    assert paths.command("logs", "-f").endswith(f"--runs {paths.root.parent.name}")
+    monkeypatch.setenv("GIBLET_RUNS", str(paths.root.parent))
+    facts = status.describe(paths)
+    assert facts["next"] == "giblet-hpc resubmit 'a run'"
+    paths.update_state(
+        "preprocess", status="failed", reason="film not found\nx", hint="x", exit_code=2
+    )
+    assert "film not found" in status.as_text(status.describe(paths))
+    assert "hint: x" in status.as_text(status.describe(paths))
+    paths.update_state("preprocess", status="running", host="elsewhere", supervisor=1)
+    assert status.describe(paths)["stages"]["preprocess"]["status"] == "interrupted"
+    for stage in ("preprocess", "train", "evaluate"):
+        paths.update_state(stage, status="complete")
+    assert status.describe(paths)["next"] == ""
+
+
+def test_preprocess_runs_while_its_parts_do(paths: RunPaths) -> None:
+    lease.take(paths, "local", (str(os.getpid()),))
+    paths.update_state("preprocess", status="queued")
+    for part, state in (("plan", "complete"), ("s-1", "running"), ("s-2", "queued")):
+        paths.update_state("preprocess", part=part, status=state)
+    facts = status.describe(paths)
+    assert facts["stages"]["preprocess"]["status"] == "running"
+    assert "1 of 3 parts complete; seen 0 s ago" in status.as_text(facts)
+
+
+def test_runs_are_chosen_by_name_or_by_age(paths: RunPaths) -> None:
+    folder = paths.root.parent
+    assert status.choose_run(folder, None).name == "a run"
+    with pytest.raises(ConfigError, match="no run b in .*; there are: a run"):
+        status.choose_run(folder, "b")
+    with pytest.raises(ConfigError, match="no log yet"):
+        logs.latest_log(paths)
+
+
+def waiting(paths: RunPaths, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+    """Have a run wait as job 7, and Slurm give an answer."""
+
+    def jobs(self: Slurm, ids: Sequence[str], user: str) -> Answer:
+        return answer
+
+    monkeypatch.setattr(Slurm, "jobs", jobs)
+    held = lease.take(paths, "slurm", ("7",))
+    write_json(paths.lease, {**held.__dict__, "since": held.since - 7200})
+    paths.update_state("preprocess", status="complete")
+    paths.update_state("train", status="queued", job="7")
+
+
+def test_a_silent_scheduler_is_named_and_nothing_is_called_interrupted(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting(paths, monkeypatch, NO_ANSWER)
+    facts = status.describe(paths)
+    assert facts["stages"]["train"]["status"] == "queued"
+    assert facts["silent"] == "Slurm does not answer"
+    text = status.as_text(facts)
+    assert "Slurm does not answer" in text
+    assert "resubmit" not in text
+
+
+def test_a_job_that_can_never_start_is_named_with_the_command_to_type(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = JobInfo("PENDING", waits=True, waiting_for="no nodes fit (BadConstraints)",
+                    unsatisfiable=True)  # fmt: skip
+    waiting(paths, monkeypatch, {"7": stuck})
+    excluded.remember(paths, ["n2"], reason="the supervisor on n2 was killed", hours=1)
+    facts = status.describe(paths)
+    text = status.as_text(facts)
+    assert "can never start as it is: no nodes fit (BadConstraints)" in text
+    assert "n2 until " in text
+    assert facts["next"] == paths.command("resubmit")
+
+
+def test_a_run_of_another_version_is_listed_and_not_touched(paths: RunPaths) -> None:
+    paths.format.unlink()
+    facts = status.describe(paths)
+    assert "another version of giblet-hpc: make it anew" in status.as_text(facts)
+    with pytest.raises(ConfigError, match="another version of giblet-hpc: make it anew"):
+        paths.load_config()
+    shutil.rmtree(paths.root)
+
+
+def test_durations() -> None:
+    assert [status.duration(s) for s in (42, 600, 90000)] == ["42 s", "10 min", "25.0 h"]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from giblet_hpc.config import io
+from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.errors import ConfigError, DataError, JobError
+from giblet_hpc.files import write_json
+from giblet_hpc.jobs.record.resources import Resources
+from giblet_hpc.jobs.submit.checks import require_possible
+from giblet_hpc.runs.paths import STAGES, RunPaths
+
+PROFILE = Cluster(name="c", memory_gb_per_node=64)
+
+
+def config_of(demo_config: str, *overrides: str) -> RunConfig:
+    return io.load(Path(demo_config), overrides)
+
+
+def test_a_batch_that_the_ranks_cannot_share(demo_config: str) -> None:
+    config = config_of(demo_config, "train.batch_windows=4")
+    require_possible(config, STAGES, profile=PROFILE, size=Resources(2, 2))
+    with pytest.raises(ConfigError, match="must be a multiple of ranks x accumulation") as caught:
+        require_possible(config, STAGES, profile=PROFILE, size=Resources(3))
+    assert "train.batch_windows=3" in caught.value.hint
+    require_possible(config, ("evaluate",), profile=PROFILE, size=Resources(3))
+
+
+def test_too_few_trs_for_batch_norm(demo_config: str) -> None:
+    config = config_of(
+        demo_config, "model.kind=dense", "train.window_trs=1", "train.batch_windows=16"
+    )
+    require_possible(config, ("train",), profile=PROFILE, size=Resources(2))
+    with pytest.raises(ConfigError, match="BatchNorm would see 4 TRs") as caught:
+        require_possible(config, ("train",), profile=PROFILE, size=Resources(4))
+    assert "train.batch_windows=32" in caught.value.hint
+
+
+def test_weights_that_are_not_there(
+    demo_config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    config = config_of(demo_config, "features.text={encoder: lab/encoder}")
+    with pytest.raises(DataError, match="features.text: weights not found .*: lab/encoder"):
+        require_possible(config, STAGES, profile=PROFILE, size=Resources(1))
+    inside = PROFILE.model_copy(update={"image": "/images/a.sif"})
+    require_possible(config, STAGES, profile=inside, size=Resources(1))
+    (tmp_path / "models--lab--encoder").mkdir()
+    require_possible(config, STAGES, profile=PROFILE, size=Resources(1))
+
+
+def test_a_study_that_is_larger_than_a_nodes_memory(
+    paths: RunPaths, demo_config: str, tmp_path: Path
+) -> None:
+    config = config_of(demo_config, f"study.store={tmp_path}/s.zarr", "train.batch_windows=4")
+    array = {"shape": [1000, 20 * 2**20], "data_type": "float32"}
+    write_json(tmp_path / "s.zarr" / "bold" / "a" / "run1" / "zarr.json", array)
+    write_json(paths.inputs, {"arrays": {"bold/a/run1": "x", "mask": "y"}})
+    sizes = {"size": Resources(4), "paths": paths}
+    with pytest.raises(JobError, match=r"the study takes 78\.1 GiB on each node; 64\.0 GiB"):
+        require_possible(config, ("train",), profile=PROFILE, **sizes)
+    larger = PROFILE.model_copy(update={"memory_gb_per_node": 100})
+    require_possible(config, ("train",), profile=larger, **sizes)

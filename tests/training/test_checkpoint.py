@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from giblet_hpc.errors import DataError
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.training import checkpoint
+
+
+def save(folder: Path, step: int, *, best: bool = False) -> Path:
+    state = {"model": {"w": torch.full((3,), float(step))}}
+    return checkpoint.save(folder, state, {"step": step}, best=best, keep_last=2)
+
+
+def test_last_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 7):
+        save(tmp_path, step, best=step == 2)
+    kept = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert kept == ["step-00000002", "step-00000005", "step-00000006"]
+    state, manifest = checkpoint.load(checkpoints.valid_best(tmp_path), mmap=True)
+    assert manifest["step"] == 2
+    assert state["model"]["w"].tolist() == [2, 2, 2]
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "no manifest", "half manifest"])
+def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> None:
+    good, bad = save(tmp_path, 1), save(tmp_path, 2)
+    state = bad / checkpoints.STATE
+    content = bytearray(state.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        state.write_bytes(content)
+    elif damage == "truncate":
+        state.write_bytes(content[:-9])
+    elif damage == "no manifest":
+        (bad / checkpoints.MANIFEST).unlink()
+    else:
+        (bad / checkpoints.MANIFEST).write_text('{"step": 2, "fi')
+    assert checkpoints.newest(tmp_path) == good
+    save(tmp_path, 2)
+    assert checkpoints.newest(tmp_path) == bad
+
+
+def test_a_full_disk_leaves_earlier_checkpoints(tmp_path: Path) -> None:
+    """With a real limit on the size of files, as a quota sets it; torch hides the cause."""
+    good = save(tmp_path, 1, best=True)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(
+                tmp_path, {"w": torch.zeros(10**6)}, {"step": 2}, best=True, keep_last=2
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert checkpoints.newest(tmp_path) == checkpoints.valid_best(tmp_path) == good
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_checkpoints_of_other_data_are_refused() -> None:
+    checkpoint.require_data({"data": "a", "step": 3}, "a")
+    with pytest.raises(DataError, match="step 3 was trained on other data"):
+        checkpoint.require_data({"data": "a", "step": 3}, "b")
+
+
+def test_no_best_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no best checkpoint"):
+        checkpoints.valid_best(tmp_path)
+
+
+def test_a_resume_in_another_image_or_with_other_ranks_warns(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIBLET_IMAGE", "sha256:one")
+    before = checkpoint.maker(8)
+    checkpoint.compare_makers(before, checkpoint.maker(8))
+    assert not caplog.records
+    monkeypatch.setenv("GIBLET_IMAGE", "sha256:two")
+    checkpoint.compare_makers(before, checkpoint.maker(4))
+    said = [record.getMessage() for record in caplog.records]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "made with ranks 8, this is 4" in said[0]
+    assert "made with image sha256:one, this is sha256:two" in said[1]

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+import torch
+
+from giblet_hpc.errors import NodeError
+from giblet_hpc.training import world as worlds
+from giblet_hpc.training.world import World
+
+CPU = torch.device("cpu")
+
+
+def test_a_world_of_one() -> None:
+    world = World(0, 0, 1, CPU)
+    assert world.any(True)
+    assert not world.any(False)
+    assert world.broadcast("x") == "x"
+    assert world.gather(3) == [3]
+
+
+def test_ranks_without_the_gpus_they_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIBLET_GPUS", "4")
+    monkeypatch.setattr(worlds.torch.cuda, "is_available", lambda: False)
+    with (
+        pytest.raises(NodeError, match="this job has GPUs"),
+        worlds.world(timeout=timedelta(seconds=1)),
+    ):
+        pass
