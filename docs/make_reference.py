@@ -7,29 +7,24 @@ from typing import Any
 
 import click
 
-from giblet_hpc.cli import main
-from giblet_hpc.config.run import RunConfig
+from giblet_hpc.cli.main import main
 from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.config.run import RunConfig
 
 FOLDER = Path(__file__).parent / "reference"
 
 
 def cluster_page() -> str:
-    schema = Cluster.model_json_schema()
-    lines = ["# Cluster profiles", "", "Made from the schema by `make docs`.", ""]
-    lines += [schema["description"], "", "| field | default | meaning |", "|---|---|---|"]
-    for name, field in schema["properties"].items():
-        made = Cluster.model_fields[name].default_factory
-        default = "required" if name in schema["required"] else f"`{field.get('default')}`"
-        default = "`{}`" if made is dict else default
-        lines.append(f"| `{name}` | {default} | {' '.join(field['description'].split())} |")
-    return "\n".join(lines) + "\n"
+    return _page("Cluster profiles", "profile", Cluster.model_json_schema())
 
 
 def config_page() -> str:
-    schema = RunConfig.model_json_schema()
-    definitions = schema["$defs"]
-    lines = ["# Config", "", "Made from the schema by `make docs`.", ""]
+    return _page("Config", "run", RunConfig.model_json_schema())
+
+
+def _page(heading: str, root: str, schema: dict[str, Any]) -> str:
+    definitions = schema.get("$defs", {})
+    lines = [f"# {heading}", "", "Made from the schema by `make docs`.", ""]
 
     def section(title: str, node: dict[str, Any]) -> None:
         lines.extend([f"## {title}", "", node.get("description", "").split("\n\n")[0], ""])
@@ -39,9 +34,11 @@ def config_page() -> str:
             reference = _reference(field)
             meaning = field.get("description", "")
             if reference:
-                children.append((f"{title}.{name}" if title != "run" else name, reference))
+                children.append((f"{title}.{name}" if title != root else name, reference))
                 meaning = meaning or definitions[reference].get("description", "")
             shown = f"`{field.get('default')}`"
+            if "default" not in field and field.get("type") == "object":
+                shown = "`{}`"
             if reference and isinstance(field.get("default"), dict):
                 shown = "see below"
             elif reference and shown == "`None`" and "default" in field:
@@ -53,13 +50,14 @@ def config_page() -> str:
         for child, reference in children:
             section(child, definitions[reference])
 
-    section("run", schema)
+    section(root, schema)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _reference(field: dict[str, Any]) -> str:
-    nodes = [field, field.get("items", {}), *field.get("anyOf", []), *field.get("allOf", [])]
-    found = [node["$ref"].rsplit("/", 1)[1] for node in nodes if "$ref" in node]
+    nodes = [field, *field.get("anyOf", []), *field.get("allOf", [])]
+    nodes += [field.get("items", {}), field.get("additionalProperties", {})]
+    found = [node["$ref"].rsplit("/", 1)[1] for node in nodes if isinstance(node, dict) and "$ref" in node]
     return found[0] if found else ""
 
 
@@ -71,7 +69,9 @@ def cli_page() -> str:
             item, info_name=" ".join(path), terminal_width=96, **main.context_settings
         )
         lines.extend([f"## {' '.join(path)}", "", "```text", item.get_help(context), "```", ""])
-        for name, child in sorted(getattr(item, "commands", {}).items()):
+        for name in item.list_commands(context) if isinstance(item, click.Group) else []:
+            child = item.get_command(context, name)
+            assert child is not None
             command([*path, name], child)
 
     command(["giblet-hpc"], main)

@@ -91,7 +91,7 @@ CAUSES = (
         "raise memory_gb_per_node in the cluster profile, or use fewer ranks a node",
     ),
     Cause(
-        r"Watchdog caught collective operation timeout|ncclSystemError|NCCL error",
+        r"Watchdog caught collective operation timeout|ncclSystemError",
         "a collective operation of NCCL failed or timed out",
         "often a lost rank or a bad link; a second attempt elsewhere tells",
     ),

@@ -50,7 +50,8 @@ class Digests:
     def weights(self, name: str) -> str:
         """Return a digest of a model's folder; empty when it is a name, which stands for itself."""
         folder = Path(name)
-        if not folder.is_dir():
+        if not name or not folder.is_dir():
+            # Path("") would be the working folder.
             return ""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return sha256_json({str(path.relative_to(folder)): self.of(path) for path in files})

@@ -122,7 +122,7 @@ def test_killed_writers_never_commit_wrong_rows(tmp_path: Path) -> None:
         import sys, numpy as np
         from pathlib import Path
         from giblet_hpc.arrays import ArraySpec
-from giblet_hpc.store import FeatureStore
+        from giblet_hpc.store import FeatureStore
         part = ArraySpec("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
         values = np.arange(64 * 2000, dtype="float32").reshape(64, 2000)
         store = FeatureStore(Path(sys.argv[1])); store.plan([part])

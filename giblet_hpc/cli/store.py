@@ -32,7 +32,7 @@ store_argument = click.argument("path", type=click.Path(path_type=Path))
 @store_argument
 @json_option
 def store_info(path: Path, as_json: bool) -> None:
-    """List a store's parts and how much of each is committed."""
+    """List a store's arrays and how much of each is committed."""
     rows = _store(path).summary()
     if as_json:
         click.echo(json.dumps(rows))
@@ -40,7 +40,7 @@ def store_info(path: Path, as_json: bool) -> None:
     for row in rows:
         shape = " x ".join(map(str, row["shape"]))
         done = f"{row['committed']}/{row['shards']} shards"
-        click.echo(f"{row['part']:<34}{shape:<26}{row['dtype']:<9}{row['bytes']:>13,}  {done}")
+        click.echo(f"{row['array']:<34}{shape:<26}{row['dtype']:<9}{row['bytes']:>13,}  {done}")
 
 
 @store.command("verify")

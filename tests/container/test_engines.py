@@ -45,7 +45,7 @@ class Engine(Cli):
         return RunPaths(self.runs / name)
 
     def train_state(self, name: str) -> dict[str, Any]:
-        return dict(read_json(self.paths(name).state)["stages"].get("train", {}))
+        return dict(self.paths(name).stage_state("train"))
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
@@ -188,7 +188,7 @@ def reachable(engine: Engine, name: str) -> int:
     environment = Path(f"/proc/{inside(engine, name)[0]}/environ").read_bytes().split(b"\0")
     (token,) = [part[len(TOKEN) + 1 :] for part in environment if part.startswith(b"GIBLET_TOKEN=")]
     look = (
-        "from giblet_hpc.jobs.child import processes_with\n"
+        "from giblet_hpc.jobs.node.processes import processes_with\n"
         "from pathlib import Path\n"
         f"found = processes_with({token.decode()!r})\n"
         "names = [Path(f'/proc/{n}/cmdline').read_bytes().split(b'\\0')[0] for n in found]\n"

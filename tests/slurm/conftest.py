@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
-from giblet_hpc.files import read_json
 from giblet_hpc.jobs.record import lease
 from giblet_hpc.jobs.record.attempts import Attempt, all_attempts
 from giblet_hpc.runs.environment import TOKEN
-from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.runs.paths import RunPaths, Stage
 from tests.conftest import TINY, Cli, leave_out, sets
 
 ROOT = Path(__file__).parents[2]
@@ -84,14 +83,13 @@ class SlurmCli(Cli):
     def paths(self, name: str) -> RunPaths:
         return RunPaths(self.runs / name)
 
-    def state(self, name: str, stage: Any) -> dict[str, Any]:
-        file = self.paths(name).state
-        return dict(read_json(file)["stages"].get(stage, {})) if file.is_file() else {}
+    def state(self, name: str, stage: Stage) -> dict[str, Any]:
+        return dict(self.paths(name).stage_state(stage))
 
     def attempts(self, name: str, stage: str) -> list[Attempt]:
         return [a for a in all_attempts(self.paths(name)) if a.facts().get("stage") == stage]
 
-    def wait(self, name: str, stage: Any, status: str, seconds: float = 240.0) -> dict[str, Any]:
+    def wait(self, name: str, stage: Stage, status: str, seconds: float = 240.0) -> dict[str, Any]:
         """Wait until a stage has a status and its jobs are gone."""
 
         def there() -> bool:

@@ -82,7 +82,7 @@ def test_a_failing_part_keeps_the_others(
     assert (slurm.runs / "whole" / "report.html").is_file()
     provenance = read_json(slurm.runs / "whole" / "provenance.json")
     last = provenance["attempts"][-1]
-    assert last["slurm"]["SLURM_JOB_NODELIST"] == "n[1-2]"
+    assert last["job"]["SLURM_JOB_NODELIST"] == "n[1-2]"
     assert last["packages"]["torch"].startswith("2.13")
     wait_until(lambda: lease.holder(slurm.paths("whole")) is None)
     again = slurm("submit", "pipeline", *options, *cluster)

@@ -125,7 +125,7 @@ def test_another_kind_of_study(cli: Cli, study: Path) -> None:
     assert "run day: film 98 TRs, scans 96 TRs; cut to 96" in done.stderr
     assert "subject bert run night: the last 2 TRs hold no data" in done.stderr
     info = json.loads(cli("store", "info", str(study / "store.zarr"), "--json").stdout)
-    shapes = {row["part"]: row["shape"] for row in info}
+    shapes = {row["array"]: row["shape"] for row in info}
     # round(23.976 * 2) = 48 frames a TR in both films, every 6th kept; 150 audio frames.
     assert shapes["stimulus/day/video"] == [96, 8, 16, 24, 3]
     assert shapes["stimulus/night/video"] == [78, 8, 16, 24, 3]

@@ -17,6 +17,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from giblet_hpc.runs.paths import RunPaths
 from tests.conftest import TINY, Cli, sets
 
 
@@ -225,8 +226,8 @@ def test_cancel_stops_at_a_step_with_a_checkpoint(
     assert "running" in again.stdout
     time.sleep(1)
     cli("cancel", "long")
-    state = run / "state.json"
-    wait_until(lambda: json.loads(state.read_text())["stages"]["train"]["status"] == "stopped")
+    paths = RunPaths(run)
+    wait_until(lambda: paths.recorded_state("train")["status"] == "stopped")
     wait_until(lambda: not processes_of(cli.folder))
     assert list(run.glob("checkpoints/step-*"))
     assert not (run / "STOP").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.jobs.doctor import job as checkup
-from giblet_hpc.jobs.record.resources import Size
+from giblet_hpc.jobs.record.resources import Resources
 from giblet_hpc.stages.allreduce import bus_bandwidth
 
 GIB = 2**30
@@ -49,7 +49,7 @@ def test_sockets_on_an_rdma_network_are_refused() -> None:
 
 def test_a_node_that_writes_nothing_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "node-0.json", {"host": "n1", "findings": [], **node(), "code": 0})
-    found = checkup.collect(tmp_path, Size(1, 2), remembered=tmp_path / "b.json", key="k")
+    found = checkup.collect(tmp_path, Resources(1, 2), remembered=tmp_path / "b.json", key="k")
     assert [finding.level for finding in found] == ["fail"]
     assert "node 1 wrote nothing" in found[0].seen
 
@@ -59,14 +59,14 @@ def test_the_best_is_remembered(tmp_path: Path) -> None:
     (tmp_path / "nccl.n1.7.log").write_text("n1:7:7 [0] NCCL INFO Using network Socket\n")
     for speed, kept in ((40.0, 40.0), (44.0, 44.0), (30.0, 44.0)):
         write_json(tmp_path / "allreduce.json", measured(speed))
-        found = checkup.collect(tmp_path, Size(16), remembered=tmp_path / "b.json", key="k")
+        found = checkup.collect(tmp_path, Resources(16), remembered=tmp_path / "b.json", key="k")
         assert [f.level for f in found] == ["ok"], "sockets inside one node are no fault"
         assert read_json(tmp_path / "b.json") == {"k": {f"all {GIB}": kept}}
 
 
 def test_ranks_that_fail_point_to_their_log(tmp_path: Path) -> None:
     write_json(tmp_path / "node-0.json", {"host": "n1", "findings": [], **node(), "code": 1})
-    (finding,) = checkup.collect(tmp_path, Size(2), remembered=tmp_path / "b.json", key="k")
+    (finding,) = checkup.collect(tmp_path, Resources(2), remembered=tmp_path / "b.json", key="k")
     assert finding.level == "fail"
     assert "node-0.log" in finding.fix
 

@@ -13,7 +13,7 @@ from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import JobError
 from giblet_hpc.jobs.schedulers import slurm_commands, slurm_submit, slurm_survey
 from giblet_hpc.jobs.schedulers.base import NO_ANSWER, Order, Place
-from giblet_hpc.jobs.schedulers.slurm import Slurm
+from giblet_hpc.jobs.schedulers.slurm import Slurm, first_host
 from giblet_hpc.jobs.schedulers.slurm_submit import dependency, parameters, submitted_id
 
 ME = getpass.getuser()
@@ -240,4 +240,4 @@ def test_problems_of_a_partition(slurm_says: Answers) -> None:
     ],
 )
 def test_first_host(nodes: str, first: str) -> None:
-    assert slurm.first_host(nodes) == first
+    assert first_host(nodes) == first
