@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from giblet_hpc.config.features import AudioFeatures
-from giblet_hpc.media import sound as audio, codec
+from giblet_hpc.media import codec
+from giblet_hpc.media import sound as audio
 
 
 def main() -> None:

@@ -57,7 +57,11 @@ def _page(heading: str, root: str, schema: dict[str, Any]) -> str:
 def _reference(field: dict[str, Any]) -> str:
     nodes = [field, *field.get("anyOf", []), *field.get("allOf", [])]
     nodes += [field.get("items", {}), field.get("additionalProperties", {})]
-    found = [node["$ref"].rsplit("/", 1)[1] for node in nodes if isinstance(node, dict) and "$ref" in node]
+    found = [
+        node["$ref"].rsplit("/", 1)[1]
+        for node in nodes
+        if isinstance(node, dict) and "$ref" in node
+    ]
     return found[0] if found else ""
 
 

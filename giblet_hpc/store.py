@@ -376,16 +376,10 @@ class FeatureStore:
         for spec in self.arrays():
             good = [s for s in range(spec.shards) if not self._problem(spec, s, deep=False)]
             size = sum(self._shard_file(spec, shard).stat().st_size for shard in good)
-            rows.append(
-                {
-                    "array": spec.name,
-                    "shape": list(spec.shape),
-                    "dtype": spec.dtype,
-                    "bytes": size,
-                    "shards": spec.shards,
-                    "committed": len(good),
-                }
-            )
+            rows.append({
+                "array": spec.name, "shape": list(spec.shape), "dtype": spec.dtype,
+                "bytes": size, "shards": spec.shards, "committed": len(good),
+            })  # fmt: skip
         return rows
 
     def collect_garbage(self, *, older_than: float = STALE_SECONDS) -> list[Path]:

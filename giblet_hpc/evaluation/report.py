@@ -49,19 +49,19 @@ def training_figure(metrics: Path) -> str:
         left.plot([row["step"] for row in train], [row[name] for row in train],
                   label=name.removeprefix("loss/"))  # fmt: skip
     left.set_title("training loss, weighted components", fontsize=8)
-    left.legend(fontsize=6)
     for key in ("fmri_error", "r"):
         middle.plot([row["step"] for row in validation], [row[key] for row in validation],
                     label="error of scans" if key == "fmri_error" else "mean voxel r")  # fmt: skip
     middle.set_title("validation", fontsize=8)
-    middle.legend(fontsize=6)
     for name in sorted({k for row in train for k in row if k.startswith("gradient_share/")}):
         right.plot([row["step"] for row in train], [row[name] for row in train],
                    label=name.removeprefix("gradient_share/"))  # fmt: skip
     right.set_title("share of the gradient at the bottleneck", fontsize=8)
-    right.legend(fontsize=6)
     for axis in (left, middle, right):
         axis.set_xlabel("step", fontsize=7)
+        if axis.get_lines():
+            # A run shorter than train.log_every has none.
+            axis.legend(fontsize=6)
     return as_data_uri(figure)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from giblet_hpc.errors import ConfigError, DataError, JobError
 from giblet_hpc.files import read_json, sha256_json, write_json
 from giblet_hpc.runs import checkpoints
-from giblet_hpc.runs.environment import attempt_folder
 
 if TYPE_CHECKING:
     from giblet_hpc.config.run import RunConfig
@@ -22,7 +21,6 @@ Stage = Literal["preprocess", "train", "evaluate"]
 STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
 FORMAT = 2
 """Layout of run folders. Others are refused."""
-PROGRESS_SECONDS = 5.0
 
 
 def default_runs_folder() -> Path:
@@ -134,6 +132,11 @@ class RunPaths:
     def lease(self) -> Path:
         """Who works on the run."""
         return self.root / "lease.json"
+
+    @property
+    def ended_jobs(self) -> Path:
+        """Folder with a file for each job that has ended its share in the lease; by that job."""
+        return self.root / "ended-jobs"
 
     @property
     def provenance(self) -> Path:
@@ -394,43 +397,3 @@ class RunPaths:
         for later in STAGES[STAGES.index(stage) + 1 :]:
             if self.stage_state(later).get("status") == "queued":
                 self.update_state(later, status="not started", job="")
-
-
-class Progress:
-    """Writes how far a stage is, at most every few seconds; one process of a stage has one.
-
-    Into the attempt's own file; without a supervisor there is no attempt, and this process alone
-    writes the stage's record.
-
-    Parameters
-    ----------
-    paths : RunPaths
-        The run.
-    stage : str
-        The stage that makes progress.
-    part : str
-        The part of preprocess that does.
-    """
-
-    def __init__(self, paths: RunPaths, stage: Stage, *, part: str = "") -> None:
-        self._paths, self._stage, self._part = paths, stage, part
-        self._attempt = attempt_folder()
-        self._fields: dict[str, Any] = {}
-        if self._attempt is not None and AttemptPaths(self._attempt).progress.is_file():
-            self._fields = read_json(AttemptPaths(self._attempt).progress)
-        self._last = 0.0
-
-    def note(self, **fields: Any) -> None:
-        """Record ``fields`` when the last record is old enough."""
-        self._fields.update(fields)
-        if time.monotonic() - self._last >= PROGRESS_SECONDS:
-            self.write()
-
-    def write(self, **fields: Any) -> None:
-        """Record ``fields`` now."""
-        self._last = time.monotonic()
-        self._fields.update(fields, heartbeat=time.time())
-        if self._attempt is not None:
-            write_json(AttemptPaths(self._attempt).progress, self._fields)
-        else:
-            self._paths.update_state(self._stage, part=self._part, **self._fields)

@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import sys
 import time
 import traceback
@@ -20,8 +19,9 @@ from giblet_hpc import files, log, nccl
 from giblet_hpc.errors import ConfigError, GibletError, NodeError
 from giblet_hpc.files import write_json
 from giblet_hpc.runs.beacon import dump_stacks_on_signal, end_with_supervisor, unblock_signals
-from giblet_hpc.runs.environment import attempt_folder
-from giblet_hpc.runs.paths import STAGES, AttemptPaths, Progress, RunPaths, Stage
+from giblet_hpc.runs.environment import attempt_folder, host
+from giblet_hpc.runs.paths import STAGES, AttemptPaths, RunPaths, Stage
+from giblet_hpc.runs.progress import Progress
 from giblet_hpc.stages import WEIGHTS
 
 PR_SET_PDEATHSIG = 1
@@ -72,7 +72,7 @@ def note(error: BaseException, paths: RunPaths, stage: Stage, *, rank: int, part
         "hint": error.hint if isinstance(error, GibletError | nccl.NcclError) else "",
         "exit_code": error.exit_code if isinstance(error, GibletError) else 1,
     }
-    where = {"rank": rank, "host": socket.gethostname(), "time": time.time()}
+    where = {"rank": rank, "host": host(), "time": time.time()}
     attempt = attempt_folder()
     try:
         if attempt is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 import time
 from datetime import timedelta
@@ -20,6 +19,7 @@ import torch.distributed as dist
 
 from giblet_hpc import nccl
 from giblet_hpc.files import write_json
+from giblet_hpc.runs.environment import host
 from giblet_hpc.training.world import World, world
 
 MIB = 2**20
@@ -89,7 +89,7 @@ def run(here: World) -> list[dict[str, Any]]:
 
 def clocks(here: World) -> dict[str, float]:
     """Return what the clock of each node says at the same moment, in seconds since the epoch."""
-    node = f"node {os.environ['GROUP_RANK']} ({socket.gethostname()})"
+    node = f"node {os.environ['GROUP_RANK']} ({host()})"
     here.wait()
     return dict(here.gather((node, time.time())))
 

@@ -25,7 +25,8 @@ from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figur
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs import checkpoints
-from giblet_hpc.runs.paths import Progress, RunPaths
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.stages.train import statistics_of

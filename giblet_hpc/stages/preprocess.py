@@ -11,7 +11,8 @@ from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests
 from giblet_hpc.files import write_json
 from giblet_hpc.modalities.registry import modalities_of
-from giblet_hpc.runs.paths import Progress, RunPaths
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans import courses, masks
 from giblet_hpc.splits import make_folds, save_folds
 from giblet_hpc.store import FeatureStore

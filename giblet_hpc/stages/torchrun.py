@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from torch.distributed.run import main as torchrun
 
 from giblet_hpc.files import write_json
 from giblet_hpc.runs.beacon import end_with_supervisor
-from giblet_hpc.runs.environment import NODE, attempt_folder
+from giblet_hpc.runs.environment import NODE, attempt_folder, host
 from giblet_hpc.runs.paths import AttemptPaths
 
 CLEANUP_SECONDS = 10.0
@@ -70,7 +69,7 @@ def record_failures(failures: Mapping[int, ProcessFailure]) -> tuple[int, int]:
     if folder is not None:
         node = int(os.environ.get(NODE, "0"))
         facts = {
-            "host": socket.gethostname(),
+            "host": host(),
             "time": time.time(),
             "ended": [{"rank": rank, "exit_code": code} for rank, code in ended],
         }

@@ -18,7 +18,8 @@ from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.models.shapes import Batch
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.beacon import Beacon
-from giblet_hpc.runs.paths import Progress, RunPaths
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.runs.progress import Progress
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
 from giblet_hpc.training.feed import StudyArrays, Window, covering_windows, epoch_windows

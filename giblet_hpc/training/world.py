@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from giblet_hpc.errors import NodeError
-from giblet_hpc.runs.environment import GPUS
+from giblet_hpc.runs.environment import GPUS, host
 
 Value = TypeVar("Value")
 
@@ -106,7 +105,7 @@ def world(*, timeout: timedelta) -> Iterator[World]:
     gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_size
     if int(os.environ.get(GPUS, "0")) and not gpu:
         raise NodeError(
-            f"this job has GPUs, but its {local_size} ranks on {socket.gethostname()} see "
+            f"this job has GPUs, but its {local_size} ranks on {host()} see "
             f"{torch.cuda.device_count() if torch.cuda.is_available() else 0}",
             hint="`giblet-hpc doctor --job` looks at the nodes: drivers, the image, dead GPUs",
         )

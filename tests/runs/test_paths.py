@@ -7,7 +7,8 @@ import pytest
 from giblet_hpc.config import io
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.runs.environment import ATTEMPT
-from giblet_hpc.runs.paths import Progress, RunPaths
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.runs.progress import Progress
 
 
 @pytest.fixture

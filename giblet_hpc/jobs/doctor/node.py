@@ -23,7 +23,7 @@ from giblet_hpc.jobs.node.launch import Geometry, torchrun_command
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import Place
-from giblet_hpc.runs.environment import GPUS, TOKEN
+from giblet_hpc.runs.environment import GPUS, HOST, TOKEN
 
 MEASURE_SECONDS = 300.0
 SELFCHECK_SECONDS = 180.0
@@ -117,7 +117,7 @@ class NodeCheck:
         )  # fmt: skip
         token = uuid.uuid4().hex[:24]
         settings = start.variables("train", profile, ranks=self.ranks, chosen=chosen) | {
-            TOKEN: token, "NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET",
+            TOKEN: token, HOST: place.host, "NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET",
             "NCCL_DEBUG_FILE": str(folder / "nccl.%h.%p.log"), GPUS: str(self.gpus),
         }  # fmt: skip
 

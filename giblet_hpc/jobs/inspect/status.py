@@ -85,8 +85,7 @@ def _silent(found: lease.Standing) -> str:
     """Say that the run's scheduler does not answer; empty when it does, or is not needed."""
     if found.lease is None or not found.lease.jobs or found.alive is False or found.jobs:
         return ""
-    scheduler = registry.of(found.lease.scheduler)
-    return f"{scheduler.title} does not answer" if scheduler.queues else ""
+    return lease.silence(found.lease) if registry.of(found.lease.scheduler).queues else ""
 
 
 def _stage(paths: RunPaths, stage: Stage, found: lease.Standing) -> dict[str, Any]:

@@ -84,6 +84,7 @@ def start_stage(
     settings = variables(stage, profile, ranks=resources.ranks, chosen=chosen) | {
         env.ATTEMPT: str(share.attempt.folder), env.LOCAL: str(share.local), env.TOKEN: token,
         env.IMAGE: facts["image"], env.GPUS: str(resources.gpus), env.NODE: str(place.node),
+        env.HOST: place.host,
         env.SUPERVISOR: str(os.getpid()),
     }  # fmt: skip
     make = partial(stage_command, stage, paths.root, geometry, part=task.part, rebuild=task.rebuild)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -220,7 +219,7 @@ class Supervisor:
             provenance.record(paths, attempt, self._profile, image=used, job=job)
         paths.update_state(
             stage, part=self._task.part, status="running", phase="starting", reason="", hint="",
-            host=socket.gethostname(), attempt=attempt.number, job=place.job,
+            host=place.host, attempt=attempt.number, job=place.job,
             heartbeat=time.time(), **{**self._task.resources.record(), "nodes": place.nodes},
         )  # fmt: skip
         return attempt

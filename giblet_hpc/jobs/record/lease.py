@@ -16,7 +16,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from giblet_hpc.errors import JobError
-from giblet_hpc.files import TEMPORARY_MARK, create_text, link_or_copy, read_json, write_json
+from giblet_hpc.files import (
+    TEMPORARY_MARK,
+    create_text,
+    link_or_copy,
+    read_json,
+    write_json,
+    write_text,
+)
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import JobInfo, NoAnswer, Place
 from giblet_hpc.runs.paths import STAGES, RunPaths
@@ -63,7 +70,7 @@ class Standing:
 
 
 def read(paths: RunPaths) -> Lease | None:
-    """Return the lease as written, whether its holder lives or not."""
+    """Return the lease, whether its holder lives or not; jobs that have ended are left out."""
     for _ in range(READ_TRIES):
         try:
             text = paths.lease.read_text()
@@ -75,7 +82,9 @@ def read(paths: RunPaths) -> Lease | None:
             # Without hard links the file is there before its text.
             time.sleep(READ_PAUSE)
             continue
-        return Lease(**{**facts, "jobs": tuple(facts["jobs"])})
+        ended = _ended(paths, facts["token"])
+        left = [job for job in facts["jobs"] if job not in ended]
+        return Lease(**{**facts, "jobs": tuple(left or facts["jobs"])})
     return None
 
 
@@ -89,7 +98,9 @@ def standing(paths: RunPaths) -> Standing:
     scheduler = registry.of(held.scheduler)
     if not scheduler.queues and held.host != socket.gethostname():
         return Standing(held, True if _fresh(paths, held) else None, {})
-    found = scheduler.jobs(held.jobs, held.user)
+    ended = _ended(paths, held.token)
+    jobs = [job for job in held.jobs if job not in ended]
+    found = scheduler.jobs(jobs, held.user)
     if isinstance(found, NoAnswer):
         return Standing(held, True if _fresh(paths, held) else None, {})
     return Standing(held, bool(found), found)
@@ -111,13 +122,21 @@ def require_answer(paths: RunPaths, found: Standing) -> None:
     """
     if found.alive is None and found.lease is not None:
         held = found.lease
-        scheduler = registry.of(held.scheduler)
-        where = scheduler.title if scheduler.queues else f"host {held.host}"
         raise JobError(
-            f"{where} does not answer: whether {held} still waits or runs is not known",
+            f"{silence(held)}: whether {held} still waits or runs is not known",
             hint="ask again when it does; nothing was queued. If those jobs are gone for good, "
             f"remove {paths.lease}",
         )
+
+
+def silence(held: Lease) -> str:
+    """Say why nothing is known of a holder."""
+    scheduler = registry.of(held.scheduler)
+    if not scheduler.queues:
+        return f"host {held.host} does not answer"
+    if held.user != getpass.getuser():
+        return f"{scheduler.title} does not answer, or does not show you jobs of {held.user}"
+    return f"{scheduler.title} does not answer"
 
 
 def _fresh(paths: RunPaths, lease: Lease) -> bool:
@@ -170,6 +189,8 @@ def release(paths: RunPaths, lease: Lease) -> None:
     """End a lease, and with it a wish to stop, which has been heard."""
     paths.stop.unlink(missing_ok=True)
     _remove(paths, lease)
+    for file in paths.ended_jobs.glob(f"{lease.token}.*"):
+        file.unlink(missing_ok=True)
 
 
 def _remove(paths: RunPaths, lease: Lease) -> None:
@@ -189,12 +210,21 @@ def assign(paths: RunPaths, lease: Lease, jobs: tuple[str, ...]) -> None:
 
 
 def return_share(paths: RunPaths, job: str, *, all_jobs: bool) -> None:
-    """End a job's share in the lease; with ``all_jobs`` or for the last job, the lease itself."""
-    lease = read(paths)
-    if lease is None or job not in lease.jobs:
+    """End a job's share in the lease; with ``all_jobs`` or for the last job, the lease itself.
+
+    Jobs of an array end at the same moment, so each says so in a file of its own.
+    """
+    held = read(paths)
+    if held is None or job not in held.jobs:
         return
-    left = tuple(other for other in lease.jobs if other != job)
-    if all_jobs or not left:
-        release(paths, lease)
-    else:
-        assign(paths, lease, left)
+    if not all_jobs:
+        paths.ended_jobs.mkdir(exist_ok=True)
+        write_text(paths.ended_jobs / f"{held.token}.{job}", "")
+    if all_jobs or _ended(paths, held.token) >= set(held.jobs):
+        release(paths, held)
+
+
+def _ended(paths: RunPaths, token: str) -> set[str]:
+    """Return those of a lease's jobs that have ended their share."""
+    files = paths.ended_jobs.glob(f"{token}.*")
+    return {file.name.partition(".")[2] for file in files}

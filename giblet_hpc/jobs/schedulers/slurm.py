@@ -43,6 +43,8 @@ WAITING = {
 }
 UNSATISFIABLE = ("BadConstraints", "DependencyNeverSatisfied", "PartitionNodeLimit",
                  "PartitionTimeLimit")  # fmt: skip
+SCRIPT_KILLED = ("JobLaunchFailure", "NonZeroExitCode", "RaisedSignal")
+"""How the reasons begin of a job that ends because its script was killed."""
 OUT_OF_SERVICE = ("down", "drain", "drng", "fail", "maint", "inval", "unk", "boot", "power")
 """How the states of nodes begin that run no jobs now."""
 RECORDED = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
@@ -118,7 +120,7 @@ class Slurm:
             return "runs"
         if shown.get("Reason") == "TimeLimit" or shown.get("JobState") == "TIMEOUT":
             return "out of time"
-        if shown.get("Reason", "").startswith(("NonZeroExitCode", "RaisedSignal")):
+        if shown.get("Reason", "").startswith(SCRIPT_KILLED):
             return "script killed"
         return "cancelled"
 

@@ -121,3 +121,46 @@ def test_a_lease_is_named_in_words(paths: RunPaths, tmp_path: Path) -> None:
     assert str(held).startswith("submitting of ")
     lease.assign(paths, held, ("7",))
     assert "slurm job 7 of " in str(lease.read(paths))
+
+
+def test_jobs_of_an_array_that_end_at_once_free_the_run(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = tuple(f"7_{number}" for number in range(8))
+    lease.take(paths, "slurm", jobs)
+    answers(monkeypatch, {job: JobInfo("RUNNING") for job in jobs})
+    threads = [
+        threading.Thread(target=lease.return_share, args=(paths, job), kwargs={"all_jobs": False})
+        for job in jobs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not paths.lease.exists()
+    assert not list(paths.ended_jobs.iterdir())
+
+
+def test_a_share_that_was_returned_counts_no_more(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def jobs(self: Slurm, ids: Sequence[str], user: str) -> Answer:
+        asked.append(tuple(ids))
+        return {}
+
+    monkeypatch.setattr(Slurm, "jobs", jobs)
+    lease.take(paths, "slurm", ("7_0", "7_1"))
+    lease.return_share(paths, "7_0", all_jobs=False)
+    assert lease.standing(paths).alive is False
+    assert asked == [("7_1",)]
+
+
+def test_jobs_of_others_may_be_hidden(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease.take(paths, "slurm", ("7",))
+    facts = json.loads(paths.lease.read_text())
+    paths.lease.write_text(json.dumps({**facts, "user": "ann", "since": 0}))
+    answers(monkeypatch, NO_ANSWER)
+    with pytest.raises(JobError, match="does not show you jobs of ann"):
+        lease.take(paths, "slurm")

@@ -83,6 +83,7 @@ SHOWN = "JobId=7 JobName=x JobState={state} Reason={reason} Dependency=(null) Re
         ("COMPLETING", "NodeFail", 2, "requeued"),
         ("COMPLETING", "TimeLimit", 1, "out of time"),
         ("COMPLETING", "NonZeroExitCode", 1, "script killed"),
+        ("COMPLETING", "JobLaunchFailure", 1, "script killed"),
         ("COMPLETING", "RaisedSignal:9(Killed)", 1, "script killed"),
     ],
 )
