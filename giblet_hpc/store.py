@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import zarr
-import zarr.codecs
 import zarr.errors
 from numpy.typing import NDArray
 
@@ -44,28 +43,12 @@ from giblet_hpc.files import (
     sha256_file,
     write_json,
 )
+from giblet_hpc.zarr_files import create_array, create_empty_array, create_group
 
 RECORDS = ".giblet"
 FORMAT = 2
 """Layout of stores. Others are refused."""
 STALE_SECONDS = 2 * 24 * 3600.0
-
-
-def _create_array(store: Path, name: str, spec: ArraySpec, shape: tuple[int, ...]) -> Any:
-    """Create an array with a spec's chunks, shards and codecs."""
-    return zarr.create_array(
-        store=store,
-        name=name,
-        shape=shape,
-        dtype=spec.dtype,
-        chunks=(1, *spec.shape[1:]),
-        shards=(spec.shard_rows, *spec.shape[1:]),
-        compressors=[zarr.codecs.Crc32cCodec()],
-        chunk_key_encoding={"name": "default", "separator": "."},
-        fill_value=0,
-        attributes=dict(spec.attributes),
-        config={"write_empty_chunks": True},
-    )
 
 
 class FeatureStore:
@@ -133,15 +116,9 @@ class FeatureStore:
         )
 
     def _lay_out(self) -> None:
-        zarr.open_group(self.path, mode="a", zarr_format=3)
-        zarr.create_array(
-            store=self.path,
-            name=RECORDS,
-            shape=(0,),
-            dtype="uint8",
-            chunks=(1,),
-            attributes={"format": FORMAT, "about": "what giblet-hpc records of this store"},
-        )
+        about = {"format": FORMAT, "about": "what giblet-hpc records of this store"}
+        create_group(self.path)
+        create_empty_array(self.path, RECORDS, about)
 
     def _recorded_fingerprint(self, name: str) -> str:
         record = self._array_record(name)
@@ -190,7 +167,7 @@ class FeatureStore:
         folder = self.path / spec.name
         if folder.exists():
             shutil.rmtree(folder)
-        _create_array(self.path, spec.name, spec, spec.shape)
+        create_array(self.path, spec.name, spec, spec.shape)
         write_json(
             self._array_record(spec.name),
             {
@@ -306,7 +283,7 @@ class FeatureStore:
         # same shard, or a reader, sees one good file or the other.
         staging = self._records / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}"
         try:
-            array = _create_array(staging, "shard", spec, rows.shape)
+            array = create_array(staging, "shard", spec, rows.shape)
             array[:] = rows
             written = staging / "shard" / ".".join("c" + "0" * len(spec.shape))
             with written.open("rb") as handle:

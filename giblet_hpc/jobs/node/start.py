@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.errors import NodeError
 from giblet_hpc.jobs.node import fabric, image
 from giblet_hpc.jobs.node.launch import (
     PARALLEL_STAGES,
@@ -24,6 +26,9 @@ from giblet_hpc.jobs.record.task import StageTask
 from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs import environment as env
 from giblet_hpc.runs.paths import RunPaths, Stage
+
+LEAST_ADDRESS_SPACE = 2 * 2**30
+"""Bytes without which torch and its libraries end in ways that no message tells."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,23 @@ class NodeShare:
     attempt: Attempt
     place: Place
     local: Path
+
+
+def require_address_space() -> None:
+    """Check that processes may have the memory that libraries need before any data.
+
+    Raises
+    ------
+    NodeError
+        When `ulimit -v` leaves them less.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise NodeError(
+            f"a limit of this machine: processes may have {limit / 2**30:.1f} GiB of memory "
+            "(ulimit -v)",
+            hint="login nodes often have such limits: submit a job, or run on a compute node",
+        )
 
 
 def start_stage(
@@ -69,6 +91,7 @@ def start_stage(
     GibletError
         When they cannot be started here.
     """
+    require_address_space()
     facts, place, resources = share.attempt.facts(), share.place, task.resources
     geometry = Geometry(
         resources.ranks,
