@@ -27,7 +27,7 @@ test: venv  ## all checks and all test tiers that run on this machine
 	slurm/testcluster/install.sh
 	container/testbed/install.sh
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+	BIN=$(BIN) bash tests/run.sh $(PYTEST_ARGS)
 
 check: venv  ## lint, types, layers, spelling
 	$(BIN)/ruff check .

@@ -72,7 +72,7 @@ JobAcctGatherType=jobacct_gather/none
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=2:00:00 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 PartitionName=urgent Nodes=ALL MaxTime=2:00:00 State=UP PriorityTier=10 PreemptMode=OFF
-"""  # noqa: E501 - a line of slurm.conf cannot be broken
+"""
 
 DBD_CONF = """\
 AuthType=auth/munge

@@ -229,6 +229,7 @@ def as_user(
     return done
 
 
+@pytest.mark.users
 def test_with_accounting_as_ordinary_users_of_one_group(
     cluster: Any, members: None, study_folder: Path
 ) -> None:

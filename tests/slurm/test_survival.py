@@ -16,7 +16,7 @@ import torch
 from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
 
 pytestmark = pytest.mark.slurm
-LENGTH = ["train.epochs=400", "train.validate_every=20", "train.checkpoint_every=10"]
+LENGTH = ["train.epochs=700", "train.validate_every=20", "train.checkpoint_every=10"]
 TRAIN = ["--ranks", "2", "--nodes", "2"]
 
 
