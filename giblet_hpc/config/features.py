@@ -150,18 +150,3 @@ class Features(Section):
         """The sections of the modalities in use, by name."""
         every = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: section for name, section in every.items() if section is not None}
-
-
-def add_section(name: str, section: type[Modality]) -> None:
-    """Make a modality's section a field of the schema, `features.NAME`.
-
-    For modalities that live outside this package; those in it are fields of `Features`.
-    """
-    from pydantic.fields import FieldInfo
-
-    from giblet_hpc.config.run import RunConfig
-
-    field = FieldInfo(annotation=section | None, default=None)  # type: ignore[arg-type]
-    Features.__pydantic_fields__[name] = field
-    for model in (Features, RunConfig):
-        model.model_rebuild(force=True)

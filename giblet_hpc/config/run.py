@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Self
 
 from pydantic import model_validator
+from pydantic.fields import FieldInfo
 
 from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.evaluate import Evaluate
-from giblet_hpc.config.features import Features
+from giblet_hpc.config.features import Features, Modality
 from giblet_hpc.config.loss import Loss
 from giblet_hpc.config.model import Model
 from giblet_hpc.config.section import Section
@@ -93,3 +94,14 @@ class RunConfig(Section):
         options = self.model.temporal
         context = sum(2 * 2**layer for layer in range(options.context_layers))
         return options.fir_trs - 1 + context
+
+
+def add_section(name: str, section: type[Modality]) -> None:
+    """Make a modality's section a field of the schema, `features.NAME`.
+
+    For modalities that live outside this package; those in it are fields of `Features`.
+    """
+    field = FieldInfo(annotation=section | None, default=None)  # type: ignore[arg-type]
+    Features.__pydantic_fields__[name] = field
+    for model in (Features, RunConfig):
+        model.model_rebuild(force=True)

@@ -19,7 +19,7 @@ _registered: dict[str, type[Modality]] = {}
 def register(name: str, kind: type[Modality]) -> None:
     """Add a modality that lives outside this package.
 
-    Its section is added by `giblet_hpc.config.features.add_section`.
+    Its section is added by `giblet_hpc.config.run.add_section`.
     """
     _registered[name] = kind
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.config import io
-from giblet_hpc.config.features import Features, add_section
+from giblet_hpc.config.features import Features
 from giblet_hpc.config.features import Modality as Section
 from giblet_hpc.config.model import TemporalModel
-from giblet_hpc.config.run import RunConfig
+from giblet_hpc.config.run import RunConfig, add_section
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import ConfigError

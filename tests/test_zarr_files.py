@@ -1,0 +1,106 @@
+"""A store on a file system that refuses what many do not have."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from giblet_hpc import files
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.errors import StorageError, StoreError
+from giblet_hpc.store import RECORDS, FeatureStore
+
+PART = ArraySpec("stimulus/run1/sound", (6, 4), "float32", {"a": 1}, max_shard_rows=2)
+VALUES = np.arange(24, dtype=np.float32).reshape(6, 4)
+
+
+def fill(folder: Path) -> FeatureStore:
+    store = FeatureStore(folder)
+    store.plan([PART])
+    store.write(PART, VALUES)
+    return store
+
+
+def refuse(number: int) -> object:
+    def refused(*arguments: object, **_: object) -> None:
+        raise OSError(number, os.strerror(number), arguments[0])
+
+    return refused
+
+
+def test_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refuse(errno.EPERM))
+    store = fill(tmp_path / "s.zarr")
+    np.testing.assert_array_equal(store.read(PART.name), VALUES)
+    assert not store.verify()
+    assert files.create_text(tmp_path / "new", "a")
+    assert not files.create_text(tmp_path / "new", "b")
+    assert (tmp_path / "new").read_text() == "a"
+
+
+def test_no_fsync_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert not fill(tmp_path / "s.zarr").verify()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full or the quota is used up"),
+        (errno.EDQUOT, "the disk is full or the quota is used up"),
+        (errno.EROFS, "is not yours to write"),
+        (errno.EACCES, "is not yours to write"),
+    ],
+)
+def test_what_a_file_system_refuses_is_one_sentence(number: int, words: str) -> None:
+    error = OSError(number, os.strerror(number), "/data/store")
+    found = files.explain(error)
+    assert isinstance(found, StorageError)
+    assert words in str(found) and found.hint
+    assert files.explain(OSError(errno.ENOENT, "none", "/x")) is None
+
+
+def test_a_complete_store_is_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A colleague's, on which nothing may be written."""
+    fill(tmp_path / "s.zarr")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "s.zarr").rglob("*")}
+    for name in ("open", "mkdir", "rename", "unlink"):
+        if name == "open":
+            continue
+        monkeypatch.setattr(os, name, refuse(errno.EROFS))
+        monkeypatch.setattr(Path, name, refuse(errno.EROFS))
+    store = FeatureStore(tmp_path / "s.zarr")
+    store.plan([PART])
+    assert not store.missing(PART)
+    np.testing.assert_array_equal(store.read(PART.name), VALUES)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "s.zarr")
+    metadata = tmp_path / "s.zarr" / RECORDS / "zarr.json"
+    metadata.write_text(metadata.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(StoreError, match="made by another version of giblet-hpc: make it anew"):
+        FeatureStore(tmp_path / "s.zarr").plan([PART])
+
+
+def test_zarr_lists_it_without_a_warning(tmp_path: Path) -> None:
+    fill(tmp_path / "s.zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(tmp_path / "s.zarr", mode="r")
+        assert RECORDS in dict(group.members())
+        np.testing.assert_array_equal(group["stimulus/run1/sound"][:], VALUES)
