@@ -14,10 +14,10 @@ import time
 
 import torch
 
-from giblet_hpc.models.dense import DenseModel
-from giblet_hpc.models.shapes import Batch, Shapes
+from giblet_hpc.models.shapes import Batch
+from giblet_hpc.training.describe import original
 
-SHAPES = Shapes((10, 90, 160), (8, 112), 1024, 3072, 1, 83_138)
+FRAMES, VOXELS = 10, 83_138
 
 
 def random_batch(count: int, device: torch.device) -> Batch:
@@ -30,7 +30,7 @@ def random_batch(count: int, device: torch.device) -> Batch:
             "text": torch.randn(count, 1, 3072, **kwargs),
         },
         torch.ones(count, 1, dtype=torch.bool, device=device),
-        torch.randn(count, 1, 1, 83_138, **kwargs),
+        torch.randn(count, 1, 1, VOXELS, **kwargs),
         torch.ones(count, 1, 1, dtype=torch.bool, device=device),
     )
 
@@ -43,16 +43,15 @@ def main() -> None:
     device = torch.device("cuda")
     torch.manual_seed(0)
     with device:
-        model = DenseModel(SHAPES).train()
+        model = original(FRAMES, VOXELS).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     batch = random_batch(arguments.batch, device)
-    frames = torch.zeros(0, dtype=torch.int64, device=device)
     losses, seconds = [], []
     for _ in range(arguments.steps):
         torch.cuda.synchronize()
         started = time.perf_counter()
         with torch.autocast("cuda", torch.bfloat16):
-            output = model(batch, frames)
+            output = model(batch, {})
             loss = (output.bold.float() - batch.bold).square().mean()
             video = batch.stimulus["video"][:, :, :1].float() / 255
             loss = loss + (output.reconstruction["video"].float() - video).square().mean() / 0.083

@@ -16,16 +16,21 @@ SHAPES: tuple[tuple[int, ...], ...] = ((90, 160, 3), (8, 112), (3072,))
 FEATURES = Features(video=VideoFeatures(), audio=AudioFeatures(), text=TextFeatures())
 
 
-def describe(frames: int, voxels: int) -> str:
-    """Return a table of the layers, made on the meta device."""
+def original(frames: int, voxels: int) -> DenseModel:
+    """Return the original's network for films of so many frames a TR, on the default device."""
     shapes = [(frames, *SHAPES[0]), *SHAPES[1:]]
     modalities = {
         name: modality.fitted(shape, {})
         for (name, modality), shape in zip(modalities_of(FEATURES).items(), shapes, strict=True)
     }
+    stimulus = {name: modality.shape for name, modality in modalities.items()}
+    return DenseModel(Shapes(stimulus, 1, voxels), modalities)
+
+
+def describe(frames: int, voxels: int) -> str:
+    """Return a table of the layers, made on the meta device."""
     with torch.device("meta"):
-        stimulus = {name: modality.shape for name, modality in modalities.items()}
-        model = DenseModel(Shapes(stimulus, 1, voxels), modalities)
+        model = original(frames, voxels)
     lines = [f"dense model: {frames} frames of 90 x 160, {voxels:,} voxels"]
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.BatchNorm1d):
