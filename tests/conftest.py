@@ -67,7 +67,7 @@ class Cli:
             env={**os.environ, "GIBLET_RUNS": str(self.runs)},
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1200,
         )
         if check:
             assert done.returncode == 0, done.stdout + done.stderr

@@ -84,7 +84,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
         env={**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "model r" in done.stdout

@@ -222,7 +222,7 @@ def as_user(
              "GIBLET_RUNS": str(cli.runs), "SLURM_CONF": os.environ["SLURM_CONF"]},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1200,
     )  # fmt: skip
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
