@@ -110,7 +110,7 @@ def test_two_processes_meet_inside(built: Built, home: Path) -> None:
         "dist.init_process_group('gloo')\n"
         "total = torch.tensor([float(dist.get_rank() + 1)])\n"
         "dist.all_reduce(total)\n"
-        "print('sum', total.item())\n"
+        "print(f'sum {total.item()}')\n"
         "dist.destroy_process_group()\n"
     )
     said = as_builder(
