@@ -169,7 +169,7 @@ class Campaign:
         row = {"run": name, "kind": kind, "what": what, "outcome": facts["outcome"], "said": said,
                "named": named, "seconds": round(seconds, 1), "step": facts.get("checkpoint_to")}  # fmt: skip
         self.rows.append(row)
-        print(json.dumps(row), flush=True)
+        say(json.dumps(row))
         if not named and facts["outcome"] != "complete":
             self.problems.append(f"{name}: {kind} is called {said!r}")
 
@@ -325,6 +325,12 @@ def _wait(condition: Callable[[], Any], seconds: float) -> None:
         time.sleep(0.1)
 
 
+def say(text: str) -> None:
+    """Write a line, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def main() -> int:
     """Make the faults, and say what came of them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -357,8 +363,8 @@ def main() -> int:
              "seconds": round(time.time() - begin)}  # fmt: skip
     (campaign.folder / "faults.json").write_text(json.dumps(facts, indent=1) + "\n")
     counts = Counter(row["kind"] for row in campaign.rows)
-    print(f"{len(campaign.rows)} faults in {number} runs and {facts['seconds']} s: {dict(counts)}")
-    print("\n".join(campaign.problems) or "every run ended with the calm run's weights")
+    say(f"{len(campaign.rows)} faults in {number} runs and {facts['seconds']} s: {dict(counts)}")
+    say("\n".join(campaign.problems) or "every run ended with the calm run's weights")
     return 1 if campaign.problems else 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from giblet_hpc.config.cluster import Cluster
-from giblet_hpc.errors import DataError, GibletError
+from giblet_hpc.errors import DataError, GibletError, NodeError
 from giblet_hpc.files import explain, write_json
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.node import image, start, triage
@@ -175,10 +175,12 @@ class Supervisor:
         """Record why a stage could not be started, as its ranks record what stops them."""
         rank = self._place.node * self._task.resources.ranks
         where = {"rank": rank, "host": self._place.host, "time": time.time()}
-        facts: dict[str, object] = {"kind": "crash", "hint": "", "exit_code": 1}
+        facts: dict[str, object] = {"kind": "error", "hint": "", "exit_code": 1}
         error = explain(error) or error
         if isinstance(error, GibletError):
-            facts = {"kind": "mistake", "hint": error.hint, "exit_code": error.exit_code}
+            # What is a node's fault is tried again: another may do.
+            kind = "error" if isinstance(error, NodeError) else "mistake"
+            facts = {"kind": kind, "hint": error.hint, "exit_code": error.exit_code}
         facts |= {"reason": str(error), **where}
         write_json(attempt.files.rank(rank), facts)
 
