@@ -145,8 +145,8 @@ class RunPaths:
 
     @property
     def excluded_nodes(self) -> Path:
-        """Nodes that lost a job lately; shared by all runs of a folder."""
-        return self.root.parent / ".excluded-nodes.json"
+        """Folder with a file for each node that lost a job lately; shared by a folder's runs."""
+        return self.root.parent / ".excluded-nodes"
 
     @property
     def replaced(self) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from giblet_hpc.jobs.record import excluded
 from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
 
 pytestmark = pytest.mark.slurm
@@ -81,16 +82,29 @@ def preempt(cli: SlurmCli, name: str) -> None:
     wait_until(lambda: len(cli.attempts(name, "train")) > before)
 
 
+def run_out_of_time(cli: SlurmCli, name: str, job: str) -> None:
+    """Give a job a minute, with a lead of one: Slurm's signal comes when it next looks."""
+    wait_until(lambda: step_of(cli, name) > 0)
+    attempt = cli.attempts(name, "train")[-1]
+    # Slurm looks twice a minute; what is left of the training might be shorter.
+    stopped = ranks_of(cli).values()
+    for process in stopped:
+        os.kill(process, signal.SIGSTOP)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
+    wait_until(attempt.stop.exists, 60)
+    for process in stopped:
+        os.kill(process, signal.SIGCONT)
+
+
 def test_preempted_three_times_and_out_of_time(
     slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
 ) -> None:
     prepared("tried", *LENGTH)
+    slurm.profile.write_text(slurm.profile.read_text().replace("hang_seconds: 12", ""))
     job = submit(slurm, "tried")
     for _ in range(3):
         preempt(slurm, "tried")
-    wait_until(lambda: step_of(slurm, "tried") > 0)
-    # A minute with a lead of one: Slurm sends its signal at once.
-    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
+    run_out_of_time(slurm, "tried", job)
     slurm.wait("tried", "train", "complete", 400)
     facts = [attempt.facts() for attempt in slurm.attempts("tried", "train")]
     causes = [f["why_asked"] for f in facts]
@@ -136,6 +150,48 @@ def test_a_killed_job_step_is_queued_again(
     assert "was killed" in first["reason"]
     slurm.wait("struck", "train", "complete")
     assert_same_weights(final_weights(slurm, "struck"), undisturbed)
+
+
+def test_a_suspect_node_does_not_keep_a_run_waiting(
+    slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
+) -> None:
+    """Two nodes are needed, there are two, one is suspect, and sinfo is silent at the requeue."""
+    prepared("needy", *LENGTH)
+    programs = slurm.folder / "bin"
+    programs.mkdir()
+    silent = programs / "sinfo"
+    silent.write_text(f"#!/bin/sh\necho asked >>{programs}/asked\nexit 1\n")
+    silent.chmod(0o755)
+    excluded.remember(slurm.paths("needy"), ["n2"], reason="lost a job", hours=1)
+    slurm.profile.write_text(f"{slurm.profile.read_text()}setup: ['export PATH={programs}:$PATH']")
+    job = submit(slurm, "needy")
+    wait_until(lambda: step_of(slurm, "needy") > 10)
+    subprocess.run(["scancel", "--signal=KILL", f"{job}.0"], check=True)
+    slurm.wait("needy", "train", "complete")
+    assert (programs / "asked").exists()
+    assert len(slurm.attempts("needy", "train")) == 2
+    assert_same_weights(final_weights(slurm, "needy"), undisturbed)
+
+
+def test_a_job_that_can_never_start_is_freed(slurm: SlurmCli, prepared: Prepared) -> None:
+    """Its exclusion leaves too few nodes: `status` says so, and the command that it names helps."""
+    prepared("stuck", "train.epochs=3")
+    subprocess.run(
+        ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+         "--job-name=blocker", "--wrap=srun sleep 600"], check=True, capture_output=True,
+    )  # fmt: skip
+    wait_until(lambda: any("RUNNING blocker" in line for line in queue()))
+    job = submit(slurm, "stuck")
+    excluded.remember(slurm.paths("stuck"), ["n2"], reason="lost a job", hours=1)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "ExcNodeList=n2"], check=True)
+    subprocess.run(["scancel", "--name=blocker"], check=True)
+    wait_until(lambda: "can never start as it is" in slurm("status", "stuck").stdout)
+    said = slurm("status", "stuck").stdout
+    assert "n2 until " in said
+    assert "next       giblet-hpc resubmit stuck" in said
+    assert slurm("resubmit", "stuck").returncode == 0
+    slurm.wait("stuck", "train", "complete")
+    assert slurm.state("stuck", "train")["job"] == job, "the job that waited"
 
 
 def test_a_node_whose_slurmd_dies(cluster: Any, slurm: SlurmCli, prepared: Prepared) -> None:

@@ -72,7 +72,7 @@ def exclusions(runs: RunPaths) -> list[Finding]:
     """Name the nodes that jobs are kept off."""
     return [
         Finding("excluded nodes", "warn", line,
-                f"remove it from {runs.excluded_nodes} when the node is well again")
+                f"remove its file in {runs.excluded_nodes} when the node is well again")
         for line in excluded.in_words(runs)
     ]  # fmt: skip
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.node import image, start, triage
 from giblet_hpc.jobs.node.launch import free_port
 from giblet_hpc.jobs.node.processes import Child
+from giblet_hpc.jobs.node.scratch import local_folder
 from giblet_hpc.jobs.node.watch import Watch
 from giblet_hpc.jobs.record import attempts, lease, provenance
 from giblet_hpc.jobs.record.attempts import Attempt, Outcome
@@ -138,6 +137,8 @@ class Supervisor:
         self._task, self._stage, self._paths, self._place = task, stage, paths, place
         self._profile, self._asked, self._deadline = profile, asked, deadline
         self._output = output
+        self._stepped_in = ""
+        self._code = -1
 
     def run(self) -> Outcome:
         """Run the stage to its end; return what became of it."""
@@ -145,12 +146,21 @@ class Supervisor:
         # Reading a large image takes a while: before the others have begun to watch this node.
         used, refused = self._identify() if place.node == 0 else ("", None)
         attempt = self._begin(used) if place.node == 0 else attempts.join(self._paths, place)
-        local = Path(tempfile.mkdtemp(prefix="giblet-"))
+        with local_folder() as local:
+            watch = self._carry_out(attempt, local, refused)
+        if place.node != 0:
+            if place.host != place.head and attempts.is_silent(attempt.nodes()[0], time.time()):
+                self._end_step()
+            return "complete" if self._code == 0 else "crashed"
+        return self._conclude(attempt, watch)
+
+    def _carry_out(self, attempt: Attempt, local: Path, refused: GibletError | None) -> Watch:
+        """Run the stage's processes on this node to their end."""
+        place = self._place
         attempt.note_node(place.node, host=place.host, process=os.getpid(), started=time.time())
         watch = Watch(
             self._paths, self._stage, attempt, place=place, profile=self._profile, local=local
         )
-        code = -1
         try:
             with self._log(attempt) as log:
                 if refused is not None:
@@ -159,17 +169,15 @@ class Supervisor:
                     start.NodeShare(attempt, place, local), self._stage, self._task,
                     paths=self._paths, profile=self._profile, log=log,
                 )  # fmt: skip
-                code = self._follow(child, watch)
+                self._code = self._follow(child, watch)
         except (GibletError, OSError) as error:
             self._note_failure(attempt, error)
         finally:
-            attempt.note_node(place.node, ended=time.time(), code=code, ranks=watch.positions())
-            shutil.rmtree(local, ignore_errors=True)
-        if place.node != 0:
-            if place.host != place.head and attempts.is_silent(attempt.nodes()[0], time.time()):
-                self._end_step()
-            return "complete" if code == 0 else "crashed"
-        return self._conclude(attempt, watch)
+            attempt.note_node(
+                place.node, ended=time.time(), code=self._code, stepped_in=self._stepped_in,
+                ranks=watch.positions(),
+            )  # fmt: skip
+        return watch
 
     def _note_failure(self, attempt: Attempt, error: GibletError | OSError) -> None:
         """Record why a stage could not be started, as its ranks record what stops them."""
@@ -241,6 +249,7 @@ class Supervisor:
                 if condition == "hung":
                     child.dump_stacks([process for process, *_ in watch.ranks().values()])
                 if condition != "fine":
+                    self._stepped_in = condition
                     watch.remember_positions()
                     child.end()
                 time.sleep(POLL_SECONDS)

@@ -109,14 +109,20 @@ def _of_rank(failure: Mapping[str, Any]) -> Diagnosis:
 
 
 def _killed(attempt: Attempt) -> Diagnosis | None:
-    """Name the rank, or the process above the ranks, that a signal ended."""
+    """Name the rank, or the process above the ranks, that a signal ended.
+
+    What a supervisor ended itself, as another node was gone, is no cause.
+    """
+    records = attempt.nodes().values()
+    followed = {record["host"] for record in records if record.get("stepped_in")}
     for agent in attempt.agents():
         for ended in agent["ended"]:
-            if ended["exit_code"] < 0:
+            if ended["exit_code"] < 0 and agent["host"] not in followed:
                 what = f"rank {ended['rank']} on {agent['host']}"
                 return _by_signal(what, -ended["exit_code"])
-    for record in attempt.nodes().values():
-        if record.get("code", 0) < 0 and "ended" in record and record["code"] != NOT_STARTED:
+    ended_alone = [r for r in records if "ended" in r and r["host"] not in followed]
+    for record in sorted(ended_alone, key=lambda record: record["ended"]):
+        if record["code"] < 0 and record["code"] != NOT_STARTED:
             return _by_signal(f"the stage's first process on {record['host']}", -record["code"])
     return None
 

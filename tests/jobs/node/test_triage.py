@@ -131,6 +131,22 @@ def test_torchrun_that_was_killed_is_named(attempt: Attempt) -> None:
     )
 
 
+def test_what_a_supervisor_ended_itself_is_no_cause(attempt: Attempt) -> None:
+    """torchrun is killed on n2 while n1 waits for it to join; n1's supervisor ends that."""
+    attempt.note_node(0, code=-3, stepped_in="peer", ended=time.time() + 60)
+    agent(attempt, 0, 9.0, (0, -15))
+    attempt.note_node(1, code=-9)
+    assert (
+        judged(attempt).reason == "the stage's first process on n2 was killed by signal 9 (SIGKILL)"
+    )
+
+
+def test_the_first_process_that_was_killed_is_named(attempt: Attempt) -> None:
+    attempt.note_node(0, code=-9, ended=time.time() + 60)
+    attempt.note_node(1, code=-11)
+    assert "first process on n2 was killed by signal 11" in judged(attempt).reason
+
+
 def test_a_script_that_was_killed_is_no_cancellation(attempt: Attempt) -> None:
     attempt.stop.write_text("SIGTERM\n")
     found = judged(attempt, asked=True, disposition="script killed")
