@@ -47,7 +47,7 @@ def test_what_a_killed_supervisor_left_goes_with_the_next(temporary: Path) -> No
     process, left = holder()
     (left / "rank-0").write_text("1 2 begin")
     process.kill()
-    process.wait()
+    process.communicate()
     assert left.is_dir()
     with scratch.local_folder() as folder:
         assert list(temporary.iterdir()) == [folder]
