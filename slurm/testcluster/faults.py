@@ -73,6 +73,10 @@ environment: {OMP_NUM_THREADS: "1"}
 """
 
 
+class GoneError(Exception):
+    """There is no process to hit."""
+
+
 class Campaign:
     """A cluster, a study, and runs that are hit.
 
@@ -142,6 +146,10 @@ class Campaign:
             try:
                 what = getattr(self, "make_" + kind.replace("-", "_"))(name, attempt)
                 _wait(lambda a=attempt: "ended" in a.facts(), 200)
+            except (GoneError, ProcessLookupError, subprocess.CalledProcessError):
+                # The attempt has ended by itself in the meantime: the next one is hit.
+                kinds.insert(0, kind)
+                continue
             except TimeoutError:
                 self.problems.append(f"{name}: nothing came of {kind}")
                 break
@@ -215,7 +223,10 @@ class Campaign:
 
     def make_batch_shell(self, name: str, attempt: Attempt) -> str:
         job = self.paths(name).recorded_state("train")["job"]
-        (shell,) = _found(lambda words, _: words.endswith(f"job{int(job):05d}/slurm_script\0"))
+        shells = _found(lambda words, _: words.endswith(f"job{int(job):05d}/slurm_script\0"))
+        if not shells:
+            raise GoneError
+        (shell,) = shells
         os.kill(shell, signal.SIGKILL)
         return f"killed the shell {shell} of job {job}"
 
@@ -269,9 +280,12 @@ class Campaign:
             of_it = root in command or root in environment
             # torchrun's own command names the stage too.
             rank = words != RANK or "\0RANK=" in environment
-            return words in command and of_it and rank
+            return words in command and of_it and rank and not command.startswith("srun\0")
 
-        return self.random.choice(sorted(_found(of_run)))
+        found = sorted(_found(of_run))
+        if not found:
+            raise GoneError
+        return self.random.choice(found)
 
 
 def _found(wanted: Callable[[str, str], bool]) -> list[int]:
