@@ -101,7 +101,7 @@ CAUSES = (
         "correct the paths under `binds` in the cluster profile",
     ),
     Cause(
-        r"RendezvousTimeoutError|RendezvousConnectionError",
+        r"the nodes did not find each other",
         "the nodes did not find each other",
         "can the nodes reach each other by name? `giblet-hpc doctor` tries it",
     ),

@@ -68,6 +68,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
+def write_private_json(path: Path, value: Any) -> None:
+    """Write ``value`` to ``path`` atomically, as JSON that no other user can read."""
+    with atomic_path(path) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as handle:
+            json.dump(value, handle)
+
+
 def create_text(path: Path, text: str) -> bool:
     """Create ``path`` with ``text`` unless it exists; return whether this process created it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def predict_test(predictor: Predictor, blocks: Sequence[Block], folder: Path, wo
     world : World
     """
     windows = covering_windows(blocks, predictor.config.train.window_trs)
-    sums: dict[tuple[str, str], float] = defaultdict(float)
+    sums: dict[str, dict[str, float]] = {name: defaultdict(float) for name in predictor.modalities}
     trs = 0.0
     rows = []
     for window in windows[world.rank :: world.size]:
@@ -65,12 +65,13 @@ def predict_test(predictor: Predictor, blocks: Sequence[Block], folder: Path, wo
         output = predictor.predict(batch)
         rows.append(output.bold[0].float().transpose(0, 1).cpu().numpy())  # (S, L, V)
         count = float(batch.inside[:, -batch.bold.shape[1] :].sum())
-        for key, value in _reconstruction_scores(predictor, output, batch).items():
-            sums[key] += value * count
+        for name, scores in _reconstruction_scores(predictor, output, batch).items():
+            for key, value in scores.items():
+                sums[name][key] += value * count
         trs += count
     mine = np.stack(rows) if rows else np.zeros((0,), np.float32)
     write_with(folder / f"rank-{world.rank}.npy", lambda handle: np.save(handle, mine))
-    everyone = world.gather((dict(sums), trs))
+    everyone = world.gather({"sums": sums, "trs": trs})
     if world.is_main:
         write_json(folder / "reconstruction.json", _averages(everyone))
         _assemble(folder, windows, blocks, world.size)
@@ -79,30 +80,31 @@ def predict_test(predictor: Predictor, blocks: Sequence[Block], folder: Path, wo
 
 def _reconstruction_scores(
     predictor: Predictor, output: Output, batch: Batch
-) -> dict[tuple[str, str], float]:
+) -> dict[str, dict[str, float]]:
     """Return each modality's figures over the TRs of a batch."""
     positions = predictor.positions(None)
     target = batch.bold.shape[1]
-    return {
-        (name, key): float(value)
-        for name, modality in predictor.modalities.items()
-        for key, value in modality.scores(
+    figures = {}
+    for name, modality in predictor.modalities.items():
+        scores = modality.scores(
             output.reconstruction[name],
             batch.stimulus[name][:, -target:],
             batch.inside[:, -target:],
             positions=positions.get(name),
-        ).items()
-    }
+        )
+        figures[name] = {key: float(value) for key, value in scores.items()}
+    return figures
 
 
-def _averages(everyone: Sequence[tuple[dict[tuple[str, str], float], float]]) -> Figures:
+def _averages(everyone: Sequence[Mapping[str, Any]]) -> Figures:
     """Add up the ranks' sums and divide by their TRs."""
-    trs = sum(count for _, count in everyone)
+    trs = sum(rank["trs"] for rank in everyone)
     figures: Figures = defaultdict(dict)
-    for sums, _ in everyone:
-        for (name, key), value in sums.items():
-            figures[name][key] = figures[name].get(key, 0.0) + value / trs
-    return dict(figures)
+    for rank in everyone:
+        for name, sums in rank["sums"].items():
+            for key, value in sums.items():
+                figures[name][key] = figures[name].get(key, 0.0) + value / trs
+    return {name: scores for name, scores in figures.items() if scores}
 
 
 def read_figures(folder: Path) -> Figures:

@@ -22,12 +22,38 @@ NODE = "GIBLET_NODE"
 """Number of the node among those of the job."""
 HOST = "GIBLET_HOST"
 """Name of the node, as the scheduler has it."""
+FIRST_RANK = "GIBLET_FIRST_RANK"
+"""Global rank of the node's first process: each node's torchrun counts from 0."""
+WORLD_SIZE = "GIBLET_WORLD_SIZE"
+"""How many ranks there are on all nodes."""
+RENDEZVOUS = "GIBLET_RENDEZVOUS"
+"""File by which the ranks of all nodes find each other."""
 
 
 def attempt_folder() -> Path | None:
     """Return the folder of the attempt that this process belongs to; None without a supervisor."""
     name = os.environ.get(ATTEMPT)
     return Path(name) if name else None
+
+
+def is_rank() -> bool:
+    """Return whether torchrun has started this process, as one of several or of one."""
+    return "LOCAL_RANK" in os.environ
+
+
+def global_rank() -> int:
+    """Return this process's rank among those of all nodes."""
+    return int(os.environ.get(FIRST_RANK, "0")) + int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_world_size() -> int:
+    """Return how many ranks this node has."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def world_size() -> int:
+    """Return how many ranks all nodes have."""
+    return int(os.environ.get(WORLD_SIZE) or local_world_size())
 
 
 def host() -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from giblet_hpc.errors import ConfigError, DataError, JobError
 from giblet_hpc.files import read_json, sha256_json, write_json
 from giblet_hpc.runs import checkpoints
+from giblet_hpc.runs.attempt_paths import AttemptPaths
 
 if TYPE_CHECKING:
     from giblet_hpc.config.run import RunConfig
@@ -26,55 +27,6 @@ FORMAT = 2
 def default_runs_folder() -> Path:
     """Return the folder that runs live in: $GIBLET_RUNS, or `runs` in the working folder."""
     return Path(os.environ.get("GIBLET_RUNS", "runs"))
-
-
-@dataclass(frozen=True)
-class AttemptPaths:
-    """Names of all files of one attempt.
-
-    Parameters
-    ----------
-    root : Path
-        `attempts/N` of a run.
-    """
-
-    root: Path
-
-    @property
-    def job(self) -> Path:
-        """What was started where, and the outcome. By node 0's supervisor, then the epilogue."""
-        return self.root / "job.json"
-
-    def node(self, number: int) -> Path:
-        """A node's supervisor: its host, its end. Its modification time is the heartbeat."""
-        return self.root / f"node-{number}.json"
-
-    def log(self, node: int) -> Path:
-        """The output of a node's processes."""
-        return self.root / f"node-{node}.log"
-
-    def rank(self, number: int) -> Path:
-        """Why a rank failed. By that rank."""
-        return self.root / f"rank-{number}.json"
-
-    def agent(self, node: int) -> Path:
-        """Which ranks of a node ended first, and how. By the node's torchrun."""
-        return self.root / f"agent-{node}.json"
-
-    @property
-    def progress(self) -> Path:
-        """Step, phase and pace. By rank 0."""
-        return self.root / "progress.json"
-
-    @property
-    def stop(self) -> Path:
-        """Why the attempt is asked to stop."""
-        return self.root / "STOP"
-
-    @property
-    def hung(self) -> Path:
-        """Which step took too long."""
-        return self.root / "HUNG"
 
 
 @dataclass(frozen=True)

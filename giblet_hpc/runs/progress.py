@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from giblet_hpc.files import read_json, write_json
+from giblet_hpc.runs.attempt_paths import AttemptPaths
 from giblet_hpc.runs.environment import attempt_folder
-from giblet_hpc.runs.paths import AttemptPaths, RunPaths, Stage
+from giblet_hpc.runs.paths import RunPaths, Stage
 
 PROGRESS_SECONDS = 5.0
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from giblet_hpc import files, log, nccl
 from giblet_hpc.errors import ConfigError, GibletError, NodeError
 from giblet_hpc.files import write_json
+from giblet_hpc.runs.attempt_paths import AttemptPaths
 from giblet_hpc.runs.beacon import dump_stacks_on_signal, end_with_supervisor, unblock_signals
-from giblet_hpc.runs.environment import attempt_folder, host
-from giblet_hpc.runs.paths import STAGES, AttemptPaths, RunPaths, Stage
+from giblet_hpc.runs.environment import attempt_folder, global_rank, host, is_rank
+from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.stages import WEIGHTS
 
@@ -116,8 +117,8 @@ def main() -> int:
     parser.add_argument("--rebuild", action="store_true")
     arguments = parser.parse_args()
     stage, part = arguments.stage, arguments.part
-    rank = int(os.environ.get("RANK", "0"))
-    if "RANK" in os.environ:
+    rank = global_rank()
+    if is_rank():
         # torchrun puts ranks into sessions of their own; none may outlive it.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:

@@ -7,7 +7,6 @@ ring equals the speed of its slowest link, whatever the number of ranks.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from datetime import timedelta
@@ -65,7 +64,7 @@ def measure(here: World, size: int, group: Any, ranks: int) -> float:
 
 def run(here: World) -> list[dict[str, Any]]:
     """Measure inside each node first, then over all; return one row each for rank 0's node."""
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local = here.local_size
     nodes = here.size // local
     groups = [dist.new_group(list(range(n * local, (n + 1) * local))) for n in range(nodes)]
     scopes = [("node", groups[here.rank // local], local)] if local > 1 else []
@@ -89,9 +88,10 @@ def run(here: World) -> list[dict[str, Any]]:
 
 def clocks(here: World) -> dict[str, float]:
     """Return what the clock of each node says at the same moment, in seconds since the epoch."""
-    node = f"node {os.environ['GROUP_RANK']} ({host()})"
+    node = f"node {here.node} ({host()})"
     here.wait()
-    return dict(here.gather((node, time.time())))
+    answers = here.gather({node: time.time()})
+    return {name: when for answer in answers for name, when in answer.items()}
 
 
 def main() -> int:

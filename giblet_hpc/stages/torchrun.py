@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import main as torchrun
 
 from giblet_hpc.files import write_json
+from giblet_hpc.runs.attempt_paths import AttemptPaths
 from giblet_hpc.runs.beacon import end_with_supervisor
-from giblet_hpc.runs.environment import NODE, attempt_folder, host
-from giblet_hpc.runs.paths import AttemptPaths
+from giblet_hpc.runs.environment import FIRST_RANK, LOCAL, NODE, attempt_folder, host
 
 CLEANUP_SECONDS = 10.0
 """Less than torchrun waits before it kills the ranks that are left."""
@@ -36,8 +39,13 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, _leave_to_ranks)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # What torchrun would listen on takes orders from everybody, and it unpickles what it is told:
+    # each node has its own, which listens to nobody and keeps its state in a private folder. The
+    # ranks find those of other nodes by themselves.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     try:
-        torchrun(sys.argv[1:])
+        with private_folder() as folder:
+            torchrun([*rendezvous(folder), *sys.argv[1:]])
     except ChildFailedError as error:
         rank, code = record_failures(error.failures)
         sys.stderr.write(f"rank {rank} ended with exit code {code}\n")
@@ -46,6 +54,29 @@ def main() -> int:
         sys.stderr.write(f"torchrun was stopped by {error.sigval.name}\n")
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """Give the folder that the supervisor has made for this node, or another private one."""
+    if LOCAL in os.environ:
+        yield Path(os.environ[LOCAL])
+        return
+    with tempfile.TemporaryDirectory(prefix="giblet-") as folder:
+        os.environ[LOCAL] = folder
+        yield Path(folder)
+
+
+def rendezvous(folder: Path) -> list[str]:
+    """Return torchrun's options for a rendezvous with nobody, by a file in a private folder."""
+    return [
+        "--nnodes=1",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={folder / 'torchrun'}",
+        "--rdzv-conf=store_type=file",
+        "--rdzv-id=node",
+        "--local-addr=localhost",
+    ]
 
 
 def record_failures(failures: Mapping[int, ProcessFailure]) -> tuple[int, int]:
@@ -57,11 +88,12 @@ def record_failures(failures: Mapping[int, ProcessFailure]) -> tuple[int, int]:
     Parameters
     ----------
     failures : mapping of int to ProcessFailure
-        By global rank, as `ChildFailedError` holds them.
+        By rank on this node, as `ChildFailedError` holds them.
     """
+    first = int(os.environ.get(FIRST_RANK, "0"))
     began = next(iter(failures.values())).timestamp
     ended = [
-        (rank, failure.exitcode)
+        (first + rank, failure.exitcode)
         for rank, failure in failures.items()
         if failure.timestamp - began < CLEANUP_SECONDS
     ]

@@ -301,10 +301,11 @@ class Trainer:
         }
 
     def _resume(self) -> None:
-        found = checkpoints.newest(self._folder) if self.world.is_main else None
-        found = self.world.broadcast(found)
-        if found is None:
+        newest = checkpoints.newest(self._folder) if self.world.is_main else None
+        name = self.world.broadcast(newest.name if newest is not None else None)
+        if name is None:
             return
+        found = self._folder / name
         state, manifest = checkpoint.load(found, mmap=self.world.device.type == "cuda")
         checkpoint.require_data(manifest, self._data)
         self._strategy.load(state, self.model, self.optimizer)

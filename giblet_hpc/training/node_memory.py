@@ -59,7 +59,7 @@ class NodeMemory(PrivateMemory):
         if first:
             os.ftruncate(descriptor, size)
             fill(_mapped(Path(f"/proc/self/fd/{descriptor}"), shape, dtype))
-        places = world.gather((world.node, os.getpid(), descriptor))
+        places = world.gather([world.node, os.getpid(), descriptor])
         _, process, number = next(p for p in places if p[0] == world.node and p[2] >= 0)
         values = _mapped(Path(f"/proc/{process}/fd/{number}"), shape, dtype)
         world.wait()

@@ -1,21 +1,25 @@
-"""The process group that torchrun sets up, and what ranks tell each other."""
+"""The process group of all ranks, and what ranks tell each other."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from giblet_hpc.errors import NodeError
-from giblet_hpc.runs.environment import GPUS, host
+from giblet_hpc.runs import environment as env
+from giblet_hpc.training import keyed_store
 
-Value = TypeVar("Value")
+JOIN = timedelta(minutes=15)
+Json = TypeVar("Json")
 
 
 @dataclass(frozen=True)
@@ -58,22 +62,30 @@ class World:
         votes = torch.tensor([float(flag)], device=self.device)
         return bool(self.sum(votes).item() > 0)
 
-    def broadcast(self, value: Value) -> Value:
-        """Return rank 0's value on all ranks."""
-        if self.size == 1:
-            return value
-        holder: list[Any] = [value]
-        dist.broadcast_object_list(holder, src=0, device=self.device)
-        result: Value = holder[0]
-        return result
+    def broadcast(self, value: Json) -> Json:
+        """Return rank 0's value on all ranks; a value that JSON can hold."""
+        return self.gather(value)[0]
 
-    def gather(self, value: Value) -> list[Value]:
-        """Return the values of all ranks, on all ranks, by rank."""
+    def gather(self, value: Json) -> list[Json]:
+        """Return the values of all ranks, on all ranks, by rank; values that JSON can hold.
+
+        What others may be able to send to a rank is never unpickled.
+        """
         if self.size == 1:
             return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        mine = torch.tensor([len(content)], device=self.device)
+        sizes = [torch.zeros_like(mine) for _ in range(self.size)]
+        dist.all_gather(sizes, mine)
+        longest = int(torch.cat(sizes).max())
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: len(content)] = content
+        parts = [torch.zeros_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return [
+            json.loads(bytes(part[: int(size)].tolist()))
+            for part, size in zip(parts, sizes, strict=True)
+        ]
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -83,7 +95,7 @@ class World:
 
 @contextlib.contextmanager
 def world(*, timeout: timedelta) -> Iterator[World]:
-    """Join the process group that torchrun describes in the environment; leave it at the end.
+    """Join the process group of all ranks that torchrun has started; leave it at the end.
 
     NCCL where there is a GPU for each local rank, gloo otherwise. Without torchrun this process
     is alone.
@@ -96,29 +108,49 @@ def world(*, timeout: timedelta) -> Iterator[World]:
     Raises
     ------
     NodeError
-        When the job was given GPUs that its ranks do not see: nothing falls back to CPUs.
+        When the job was given GPUs that its ranks do not see: nothing falls back to CPUs. When the
+        nodes do not find each other.
     """
-    rank = int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    local_size, size = env.local_world_size(), env.world_size()
     gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_size
-    if int(os.environ.get(GPUS, "0")) and not gpu:
+    if int(os.environ.get(env.GPUS, "0")) and not gpu:
         raise NodeError(
-            f"this job has GPUs, but its {local_size} ranks on {host()} see "
+            f"this job has GPUs, but its {local_size} ranks on {env.host()} see "
             f"{torch.cuda.device_count() if torch.cuda.is_available() else 0}",
             hint="`giblet-hpc doctor --job` looks at the nodes: drivers, the image, dead GPUs",
         )
     device = torch.device("cuda", local_rank) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
-    # torchrun sets RANK also for a single process; a group of one still tests the backend.
-    if "RANK" in os.environ:
+    here = World(env.global_rank(), local_rank, size, device, local_size)
+    store = None
+    # torchrun also starts a single process; a group of one still tests the backend.
+    if env.is_rank():
+        # Held here, as torch holds only what of a store is not Python.
+        store = _store(here, timeout)
         dist.init_process_group(
-            "nccl" if gpu else "gloo", timeout=timeout, device_id=device if gpu else None
-        )
+            "nccl" if gpu else "gloo", timeout=timeout, device_id=device if gpu else None,
+            store=store, rank=here.rank, world_size=size,
+        )  # fmt: skip
     try:
-        yield World(rank, local_rank, size, device, local_size)
+        yield here
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+        if isinstance(store, keyed_store.KeyedStore):
+            store.close()
+
+
+def _store(here: World, timeout: timedelta) -> dist.Store:  # type: ignore[name-defined]
+    """Return where ranks leave their addresses for each other: strangers can reach neither kind.
+
+    On one node a file in a private folder; on several nodes rank 0's, with a key.
+    """
+    if here.size == here.local_size:
+        file = str(Path(os.environ[env.LOCAL]) / "rendezvous")
+        return dist.FileStore(file, here.size)  # type: ignore[attr-defined]
+    shared = Path(os.environ[env.RENDEZVOUS])
+    if here.is_main:
+        return keyed_store.open_store(shared, here.size - 1, timeout=timeout)
+    return keyed_store.join_store(shared, here.rank, patience=JOIN, timeout=timeout)

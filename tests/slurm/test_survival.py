@@ -223,9 +223,10 @@ def ranks_of(cli: SlurmCli) -> dict[int, int]:
             command = (entry / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        rank = re.search(r"(?:^|\0)RANK=(\d+)", environment)
-        if rank and str(cli.folder) in command:
-            found[int(rank[1])] = int(entry.name)
+        first = re.search(r"(?:^|\0)GIBLET_FIRST_RANK=(\d+)", environment)
+        rank = re.search(r"(?:^|\0)LOCAL_RANK=(\d+)", environment)
+        if first and rank and str(cli.folder) in command:
+            found[int(first[1]) + int(rank[1])] = int(entry.name)
     return found
 
 
@@ -249,7 +250,7 @@ def test_a_rank_that_hangs_is_named_and_the_run_goes_on(
 
 FAULT = """
 import os, sys
-if os.environ.get("RANK") == "1":
+if os.environ.get("GIBLET_FIRST_RANK") == "1":
     import threading
     def wait_and_break():
         import time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import subprocess
 import tempfile
 import time
@@ -19,7 +18,7 @@ from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.doctor import examine
 from giblet_hpc.jobs.doctor.findings import Finding
 from giblet_hpc.jobs.node import fabric, start
-from giblet_hpc.jobs.node.launch import Geometry, torchrun_command
+from giblet_hpc.jobs.node.launch import torchrun_command
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import Place
@@ -30,7 +29,6 @@ SELFCHECK_SECONDS = 180.0
 VISIBLE_SECONDS = 60.0
 SLOW_SECONDS = 10.0
 POLL_SECONDS = 0.5
-FIRST_PORT, PORTS = 10000, 20000
 
 
 @dataclass(frozen=True)
@@ -110,20 +108,16 @@ class NodeCheck:
 
     def _measure(self, place: Place, profile: Cluster, chosen: Mapping[str, str]) -> int:
         folder = Path(self.run_folder)
-        number = int(re.sub(r"\D", "", place.job) or "0")
-        geometry = Geometry(
-            self.ranks, nodes=place.nodes, node=place.node, head=place.head,
-            port=FIRST_PORT + number % PORTS, rdzv_id=place.key, host=place.host,
-        )  # fmt: skip
         token = uuid.uuid4().hex[:24]
         settings = start.variables("train", profile, ranks=self.ranks, chosen=chosen) | {
             TOKEN: token, HOST: place.host, "NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": "INIT,NET",
             "NCCL_DEBUG_FILE": str(folder / "nccl.%h.%p.log"), GPUS: str(self.gpus),
+            **start.meeting(place, self.ranks, folder / "rendezvous.json"),
         }  # fmt: skip
 
         def make(python: str) -> list[str]:
             inner = ["giblet_hpc.stages.allreduce", str(folder / "allreduce.json")]
-            return torchrun_command(inner, geometry, python=python)
+            return torchrun_command(inner, self.ranks, python=python)
 
         with (
             self._inside(profile, make, settings) as (command, environment),

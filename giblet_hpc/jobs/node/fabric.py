@@ -258,7 +258,9 @@ def choose(fabric: Fabric, *, nodes: int, gpus: int) -> list[Setting]:
             )
         )  # fmt: skip
     if nodes == 1:
-        return settings
+        why = "ranks of one node need no network, and nobody else has to reach them"
+        names = ["GLOO_SOCKET_IFNAME", *(["NCCL_SOCKET_IFNAME"] if gpus else [])]
+        return settings + [Setting(name, "lo", why) for name in names]
     if gpus:
         settings += _between_nodes(fabric)
     gloo = fabric.high_speed[0] if fabric.network == "Slingshot" and fabric.high_speed else ""

@@ -14,12 +14,7 @@ from typing import IO
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import NodeError
 from giblet_hpc.jobs.node import fabric, image
-from giblet_hpc.jobs.node.launch import (
-    PARALLEL_STAGES,
-    Geometry,
-    stage_command,
-    stage_environment,
-)
+from giblet_hpc.jobs.node.launch import PARALLEL_STAGES, stage_command, stage_environment
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.record.attempts import Attempt
 from giblet_hpc.jobs.record.task import StageTask
@@ -93,15 +88,6 @@ def start_stage(
     """
     require_address_space()
     facts, place, resources = share.attempt.facts(), share.place, task.resources
-    geometry = Geometry(
-        resources.ranks,
-        nodes=place.nodes,
-        node=place.node,
-        head=facts["head"] if place.nodes > 1 else "localhost",
-        port=facts["port"],
-        rdzv_id=place.key,
-        host=place.host,
-    )
     token = hashlib.sha256(f"{share.attempt.folder}|{place}".encode()).hexdigest()[:24]
     chosen = _network_settings(share, stage, resources.gpus, profile=profile, log=log)
     settings = variables(stage, profile, ranks=resources.ranks, chosen=chosen) | {
@@ -109,8 +95,12 @@ def start_stage(
         env.IMAGE: facts["image"], env.GPUS: str(resources.gpus), env.NODE: str(place.node),
         env.HOST: place.host,
         env.SUPERVISOR: str(os.getpid()),
+        **meeting(place, resources.ranks, share.attempt.files.rendezvous),
     }  # fmt: skip
-    make = partial(stage_command, stage, paths.root, geometry, part=task.part, rebuild=task.rebuild)
+    make = partial(
+        stage_command, stage, paths.root, ranks=resources.ranks, nodes=place.nodes,
+        part=task.part, rebuild=task.rebuild,
+    )  # fmt: skip
     command, environment = container_command(
         profile,
         lambda python: make(python=python),
@@ -140,6 +130,24 @@ def variables(
     """
     wanted = {**stage_environment(stage, ranks=ranks), **chosen, **profile.environment}
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def meeting(place: Place, ranks: int, file: Path) -> dict[str, str]:
+    """Return by which variables ranks know their numbers, and where they find each other.
+
+    Parameters
+    ----------
+    place : Place
+    ranks : int
+        Processes on each node.
+    file : Path
+        On a file system that all nodes share.
+    """
+    return {
+        env.FIRST_RANK: str(place.node * ranks),
+        env.WORLD_SIZE: str(place.nodes * ranks),
+        env.RENDEZVOUS: str(file),
+    }
 
 
 def container_command(

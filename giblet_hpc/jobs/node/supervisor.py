@@ -17,7 +17,6 @@ from giblet_hpc.errors import DataError, GibletError, NodeError
 from giblet_hpc.files import explain, write_json
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.node import image, start, triage
-from giblet_hpc.jobs.node.launch import free_port
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.node.scratch import local_folder
 from giblet_hpc.jobs.node.watch import Watch
@@ -219,7 +218,6 @@ class Supervisor:
                 "nodes": place.nodes,
                 "gpus": self._task.resources.gpus,
                 "head": place.head,
-                "port": free_port() if place.nodes > 1 else 0,
                 "checkpoint_from": paths.checkpoint_step(),
                 "image": used,
             },

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from giblet_hpc.errors import JobError
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.jobs.schedulers.base import Place
-from giblet_hpc.runs.paths import AttemptPaths, RunPaths, Stage
+from giblet_hpc.runs.attempt_paths import AttemptPaths
+from giblet_hpc.runs.paths import RunPaths, Stage
 
 JOIN_SECONDS = 300.0
 SILENT_SECONDS = 120.0

@@ -12,7 +12,7 @@ from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.node import image
 from giblet_hpc.jobs.node.entry import RunStages
-from giblet_hpc.jobs.node.launch import Geometry, stage_command, stage_environment
+from giblet_hpc.jobs.node.launch import stage_command, stage_environment
 from giblet_hpc.jobs.record import excluded, lease
 from giblet_hpc.jobs.record.resources import Resources, for_parallel
 from giblet_hpc.jobs.record.task import StageTask
@@ -83,18 +83,13 @@ class Submission:
 
     def _commands(self, job: PlannedJob, stage: Stage) -> str:
         resources, profile = job.resources, self.profile
-        geometry = Geometry(resources.ranks)
-        if self._scheduler.queues:
-            geometry = Geometry(
-                resources.ranks, nodes=resources.nodes, head="HEAD", port=0,
-                rdzv_id="JOB.RESTART", host="HOST",
-            )  # fmt: skip
         settings = stage_environment(stage, ranks=resources.ranks)
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
         python = image.PYTHON if profile.image else sys.executable
         command = stage_command(
-            stage, self.paths.root, geometry, python=python, part=job.tasks[0].part
-        )
+            stage, self.paths.root, ranks=resources.ranks, nodes=resources.nodes, python=python,
+            part=job.tasks[0].part,
+        )  # fmt: skip
         where = f", in {profile.image} by {profile.runtime}" if profile.image else ""
         return f"# {stage}{where}\n{variables} \\\n  {shlex.join(command)}"
 

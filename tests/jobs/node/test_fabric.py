@@ -89,7 +89,8 @@ def test_nvlink_nodes_on_infiniband_need_nothing_of_nccl(site: Site) -> None:
     found = fabric.detect(site.root, NVLINK)
     assert (found.network, found.gpu_links, found.gigabits) == ("InfiniBand", "NVLink", 1600)
     assert chosen(found) == {"GLOO_SOCKET_IFNAME": "eno1"}
-    assert chosen(found, nodes=1) == {}
+    alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    assert chosen(found, nodes=1) == alone, "nobody else has to reach ranks of one node"
 
 
 def test_a_slow_storage_network_beside_infiniband_is_left_out(site: Site) -> None:
@@ -146,7 +147,8 @@ def test_a_workstation_on_ethernet_with_an_odd_numa_node(site: Site) -> None:
     found = fabric.detect(site.root, PCIE)
     assert (found.network, found.interface) == ("Ethernet", "enp5s0")
     assert found.odd_numa == ("node1 has no memory",)
-    assert chosen(found, nodes=1) == {"NCCL_CUMEM_HOST_ENABLE": "0"}
+    assert chosen(found, nodes=1)["NCCL_CUMEM_HOST_ENABLE"] == "0"
+    assert chosen(found, nodes=1, gpus=0) == {"GLOO_SOCKET_IFNAME": "lo"}
     assert chosen(found)["NCCL_SOCKET_IFNAME"] == "^lo,docker,virbr,veth"
     assert chosen(found, gpus=0) == {"GLOO_SOCKET_IFNAME": "enp5s0"}
 

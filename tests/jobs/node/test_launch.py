@@ -1,14 +1,22 @@
+"""The commands of a stage's processes."""
+
 from __future__ import annotations
 
+from pathlib import Path
+
 from giblet_hpc.jobs.node import launch
-from giblet_hpc.jobs.node.launch import Geometry
 
 
-def test_several_nodes_are_told_who_hosts_the_rendezvous() -> None:
-    head = Geometry(4, nodes=2, node=0, head="n1", port=12345, rdzv_id="slurm-7.0", host="n1")
-    other = Geometry(4, nodes=2, node=1, head="n1", port=12345, rdzv_id="slurm-7.0", host="n2")
-    for geometry, is_host in ((head, "true"), (other, "false")):
-        options = launch.torchrun_options(geometry)
-        assert f"--rdzv-conf=is_host={is_host},join_timeout=900" in options
-        assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=n1:12345"} <= set(options)
-        assert {"--rdzv-id=slurm-7.0", f"--local-addr={geometry.host}"} <= set(options)
+def test_the_ranks_of_a_node_are_torchruns_and_of_others_it_knows_nothing() -> None:
+    command = launch.stage_command("train", Path("/r"), ranks=4, nodes=2, python="python")
+    assert command[:4] == ["python", "-m", "giblet_hpc.stages.torchrun", "--nproc-per-node=4"]
+    assert command[-4:] == ["-m", "giblet_hpc.stages", "train", "/r"]
+    assert not [word for word in command if word.startswith(("--rdzv", "--master", "--nnodes"))]
+
+
+def test_one_process_needs_no_torchrun() -> None:
+    for stage in ("train", "evaluate"):
+        command = launch.stage_command(stage, Path("/r"), python="python")
+        assert command == ["python", "-m", "giblet_hpc.stages", stage, "/r"]
+    command = launch.stage_command("preprocess", Path("/r"), ranks=4, python="p", part="plan")
+    assert command == ["p", "-m", "giblet_hpc.stages", "preprocess", "/r", "--part", "plan"]

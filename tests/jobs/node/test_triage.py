@@ -43,7 +43,7 @@ LOGS = [
     ("[rank3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9)", "of NCCL failed"),
     ("RuntimeError: Timed out waiting 1800000ms for recv operation to complete", "(gloo)"),
     ("FATAL: container creation failed: mount source /scratch doesn't exist", "could not be bound"),
-    ("RendezvousTimeoutError", "the nodes did not find each other"),
+    ("NodeError: the nodes did not find each other within 900 s", "did not find each other"),
     ("ncclInvalidUsage: Duplicate GPU detected : rank 1 and rank 0", "two ranks use the same GPU"),
     ("nothing that is known", "the process ended with exit code 1"),
 ]
