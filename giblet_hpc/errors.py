@@ -13,6 +13,8 @@ Each says what broke and what was seen; ``hint`` says what to do about it.
 
 from __future__ import annotations
 
+from giblet_hpc.printable import printable
+
 
 class GibletError(ValueError):
     """An error with a cause outside this package.
@@ -34,7 +36,7 @@ class GibletError(ValueError):
     def render(self) -> str:
         """Return the text shown to the user: the message, then the hint."""
         text = f"error: {self}"
-        return f"{text}\n\nhint: {self.hint}" if self.hint else text
+        return printable(f"{text}\n\nhint: {self.hint}" if self.hint else text)
 
 
 class ConfigError(GibletError):

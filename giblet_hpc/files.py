@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from giblet_hpc.errors import DataError, GibletError, StorageError
+from giblet_hpc.trust import read_text
 
 TEMPORARY_MARK = ".tmp-"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -53,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_with(path: Path, writer: Callable[[BinaryIO], object]) -> None:
     """Write ``path`` atomically by calling ``writer`` with an open binary file."""
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+    with atomic_path(path) as temporary, temporary.open("xb") as handle:
         writer(handle)
         handle.flush()
 
@@ -84,7 +85,8 @@ def create_text(path: Path, text: str) -> bool:
     the file before its text.
     """
     temporary = path.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{path.name}")
-    temporary.write_text(text)
+    with temporary.open("x") as handle:
+        handle.write(text)
     try:
         return link_or_copy(temporary, path)
     finally:
@@ -146,7 +148,7 @@ def read_json(path: Path) -> Any:
         When it is missing or not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path))
     except FileNotFoundError:
         raise DataError(f"file not found: {path}") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

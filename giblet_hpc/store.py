@@ -43,6 +43,7 @@ from giblet_hpc.files import (
     sha256_file,
     write_json,
 )
+from giblet_hpc.trust import append
 from giblet_hpc.zarr_files import create_array, create_empty_array, create_group
 
 RECORDS = ".giblet"
@@ -84,7 +85,7 @@ class FeatureStore:
             return
         with self.shared():
             self._records.mkdir(parents=True, exist_ok=True)
-            with (self._records / "plan.lock").open("a") as lock:
+            with append(self._records / "plan.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not self.exists():
                     self._lay_out()

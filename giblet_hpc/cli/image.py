@@ -91,7 +91,9 @@ def check_command(cluster_choice: str | None, as_json: bool) -> None:
     profile = _of_cluster(cluster_choice)
     with tempfile.TemporaryDirectory() as folder:
         digest = images.digest(profile, Path(folder) / "image.json")
-    code, said = _inside(profile, [images.PYTHON, "-m", "giblet_hpc.stages.selfcheck"], quiet=True)
+    code, said = _inside(
+        profile, [images.PYTHON, "-P", "-m", "giblet_hpc.stages.selfcheck"], quiet=True
+    )
     if as_json:
         rows = [line.partition(":") for line in said.splitlines()]
         checks = [

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -13,6 +12,7 @@ import click
 from giblet_hpc.cli.common import json_option, name_argument, run_name, runs_option
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs.inspect import logs, status
+from giblet_hpc.printable import printable
 
 ELSEWHERE = "--runs DIR or $GIBLET_RUNS looks elsewhere (`make demo`: demo/runs)"
 
@@ -24,12 +24,14 @@ ELSEWHERE = "--runs DIR or $GIBLET_RUNS looks elsewhere (`make demo`: demo/runs)
 def status_command(name: str | None, runs: Path, as_json: bool) -> None:
     """Show where runs stand and what to type next."""
     found = [status.choose_run(runs, name)] if name else status.find_runs(runs)
-    facts = [status.describe(paths) for paths in found]
+    facts = [status.describe_safely(paths) for paths in found]
     if as_json:
         click.echo(json.dumps(facts[0] if name else facts))
         return
     click.echo(
-        "\n".join(map(status.as_text, facts)) if facts else f"no runs in {runs}; {ELSEWHERE}"
+        printable("\n".join(map(status.as_text, facts)))
+        if facts
+        else f"no runs in {runs}; {ELSEWHERE}"
     )
 
 
@@ -40,7 +42,7 @@ def runs_command(runs: Path, as_json: bool) -> None:
     """List runs, a line each."""
     rows = []
     for paths in status.find_runs(runs):
-        stages = status.describe(paths)["stages"]
+        stages = status.describe_safely(paths)["stages"]
         rows.append({"run": paths.name, **{name: s["status"] for name, s in stages.items()}})
     if as_json:
         click.echo(json.dumps(rows))
@@ -48,9 +50,8 @@ def runs_command(runs: Path, as_json: bool) -> None:
     width = max([len(str(row["run"])) for row in rows], default=3)
     click.echo(f"{'run':<{width}}  {'preprocess':<13}{'train':<13}evaluate")
     for row in rows:
-        click.echo(
-            f"{row['run']:<{width}}  {row['preprocess']:<13}{row['train']:<13}{row['evaluate']}"
-        )
+        line = f"{row['run']:<{width}}  {row['preprocess']:<13}{row['train']:<13}{row['evaluate']}"
+        click.echo(printable(line))
 
 
 @click.command("logs")
@@ -62,7 +63,8 @@ def logs_command(name: str | None, runs: Path, follow: bool, node: int) -> None:
     """Print the log of a run's last attempt."""
     paths = status.choose_run(runs, name)
     if not follow:
-        click.echo(logs.read_log(logs.latest_log(paths, node)), nl=False)
+        for text in logs.read_log(logs.latest_log(paths, node)):
+            click.echo(text, nl=False)
         return
     files = logs.log_files(paths, node)
     for text in logs.follow(paths, known=set(files[:-1]), node=node, ended=logs.Ended(paths)):
@@ -116,10 +118,11 @@ def tensorboard_command(
     if not chosen:
         raise ConfigError(f"no runs in {runs}", hint=ELSEWHERE)
     number = port or tensorboard.free_port()
+    prefix = tensorboard.new_prefix()
     click.echo(f"on your own computer:  {tensorboard.tunnel(number, login)}")
-    click.echo(f"then open:             http://localhost:{number}")
+    click.echo(f"then open:             http://localhost:{number}{prefix}/")
     command = tensorboard.command(chosen, number)
     if dry_run:
         click.echo(shlex.join(command))
         return
-    sys.exit(subprocess.call(command))
+    os.execve(command[0], command, {**os.environ, tensorboard.PREFIX: prefix})  # noqa: S606

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
@@ -73,3 +74,7 @@ def main() -> None:
 
     Tab completion for bash: eval "$(_GIBLET_HPC_COMPLETE=bash_source giblet-hpc)"
     """
+    from giblet_hpc.runs.environment import SAFE_PATH
+
+    # For every Python that is started from here, by submitit too.
+    os.environ[SAFE_PATH] = "1"

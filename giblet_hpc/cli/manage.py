@@ -31,6 +31,7 @@ from giblet_hpc.jobs.schedulers.base import Fault
 from giblet_hpc.jobs.submit import checks, control, forks
 from giblet_hpc.jobs.submit.plan import remaining, size_again
 from giblet_hpc.runs.paths import STAGES, RunPaths
+from giblet_hpc.trust import require_mine
 
 
 @click.command("resubmit")
@@ -58,6 +59,7 @@ def resubmit_command(
     """Queue what is left of a run, from its last checkpoint."""
     restrict_umask()
     paths = RunPaths(status.choose_run(runs, name).root.resolve())
+    require_mine(paths.root, what=f"run {paths.name}")
     if freed := control.lift_exclusions(paths):
         click.echo(f"job {', '.join(freed)} may use all nodes again", err=True)
         return

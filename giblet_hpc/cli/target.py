@@ -16,6 +16,7 @@ from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.jobs.inspect import status
 from giblet_hpc.jobs.submit import forks
 from giblet_hpc.runs.paths import RunPaths, Stage
+from giblet_hpc.trust import require_mine
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Target:
     def make(self) -> RunPaths:
         """Make what has to be made; return the run."""
         restrict_umask()
+        require_mine(self.paths.root, what=f"run {self.paths.name}")
         if self.aside and (went := forks.replace(self.paths)):
             click.echo(f"the earlier run {self.paths.name} is now {went}", err=True)
         if self.config is not None and self.base is not None:

@@ -13,6 +13,7 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_text
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.trust import require_safe
 
 
 def local_cluster() -> Cluster:
@@ -35,19 +36,26 @@ def known_profiles() -> dict[str, Path]:
     return found
 
 
-def load(file: Path) -> Cluster:
+def load(file: Path, *, of_others: bool = False) -> Cluster:
     """Read a profile.
+
+    Parameters
+    ----------
+    file : Path
+    of_others : bool
+        Whether it may be another user's: its `setup` and `environment` are carried out.
 
     Raises
     ------
     ConfigError
-        When it cannot be read, or a field is wrong.
+        When it cannot be read, a field is wrong, or others decide what is in it.
     """
     if not file.is_file():
         raise ConfigError(
             f"no cluster profile {file}",
             hint="`giblet-hpc cluster detect` writes one; slurm/clusters/ has examples",
         )
+    require_safe(file, what="cluster profile", of_others=of_others)
     tree = io.read_tree(file)
     image = tree.get("image")
     if isinstance(image, str) and tree.get("runtime", "apptainer") == "apptainer":
@@ -91,7 +99,8 @@ def choose(name: str | None = None) -> Cluster:
     if name and name in profiles:
         return load(profiles[name])
     if name and ("/" in name or name.endswith((".yaml", ".yml")) or Path(name).is_file()):
-        return load(Path(name))
+        # Who gives a path has looked at it.
+        return load(Path(name), of_others=True)
     if name:
         raise ConfigError(
             f"no cluster profile {name}; there are: {', '.join([LOCAL, *profiles])}",

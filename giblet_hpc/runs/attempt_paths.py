@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+RENDEZVOUS = "rendezvous.json"
+
 
 @dataclass(frozen=True)
 class AttemptPaths:
@@ -42,7 +44,7 @@ class AttemptPaths:
     @property
     def rendezvous(self) -> Path:
         """Where rank 0 listens for those of other nodes, and their key. By rank 0."""
-        return self.root / "rendezvous.json"
+        return self.root / RENDEZVOUS
 
     @property
     def progress(self) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.files import TEMPORARY_MARK, read_json, sha256_file, write_text
+from giblet_hpc.trust import read_text
 
 logger = logging.getLogger(__name__)
 STATE = "state.pt"
@@ -78,7 +79,7 @@ def best(folder: Path) -> Path:
     pointer = folder / BEST
     if not pointer.is_file():
         raise DataError(f"no best checkpoint in {folder}", hint="run `giblet-hpc submit train`")
-    return folder / pointer.read_text().strip()
+    return folder / read_text(pointer).strip()
 
 
 def valid_best(folder: Path) -> Path:
@@ -108,7 +109,7 @@ def set_best(folder: Path, step: int) -> None:
 def prune(folder: Path, keep_last: int) -> None:
     """Remove all but the last few and the best, and what killed writers left."""
     pointers = [folder / name for name in (LATEST, BEST)]
-    kept = {pointer.read_text() for pointer in pointers if pointer.exists()}
+    kept = {read_text(pointer) for pointer in pointers if pointer.exists()}
     for path in committed(folder)[:-keep_last]:
         if path.name not in kept:
             shutil.rmtree(path)
@@ -125,7 +126,7 @@ def folds(root: Path) -> Iterator[Path]:
 def latest_step(root: Path) -> int:
     """Return the step of the latest checkpoint, summed over folds: what a crash cannot undo."""
     pointers = [*root.glob(LATEST), *root.glob(f"*/{LATEST}")]
-    return sum(int(pointer.read_text().rpartition("-")[2]) for pointer in pointers)
+    return sum(int(read_text(pointer).rpartition("-")[2]) for pointer in pointers)
 
 
 def rewind(root: Path, step: int, aside: Path) -> None:
@@ -171,7 +172,7 @@ def rewind(root: Path, step: int, aside: Path) -> None:
 def _mend_best(folder: Path, kept: Path) -> None:
     """Point to the best checkpoint that is left, as the newest one remembers it."""
     pointer = folder / BEST
-    if not pointer.is_file() or (folder / pointer.read_text().strip() / MANIFEST).is_file():
+    if not pointer.is_file() or (folder / read_text(pointer).strip() / MANIFEST).is_file():
         return
     remembered = manifest_of(kept).get("best_step")
     if remembered is not None and (folder / name_of(remembered) / MANIFEST).is_file():

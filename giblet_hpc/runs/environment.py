@@ -28,6 +28,8 @@ WORLD_SIZE = "GIBLET_WORLD_SIZE"
 """How many ranks there are on all nodes."""
 RENDEZVOUS = "GIBLET_RENDEZVOUS"
 """File by which the ranks of all nodes find each other."""
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Keeps Python from importing what lies in the working folder, where others may write."""
 
 
 def attempt_folder() -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from giblet_hpc.files import write_text
+from giblet_hpc.trust import append, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class Recorder:
 
         kept = [line for line in _lines(metrics) if json.loads(line)["step"] <= from_step]
         write_text(metrics, "".join(f"{line}\n" for line in kept))
-        self._file = metrics.open("a")
+        self._file = io.TextIOWrapper(append(metrics), encoding="utf-8")
         self._writer: Any = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def add(self, kind: str, step: int, epoch: float, figures: dict[str, float]) -> None:
@@ -88,7 +90,7 @@ def _lines(path: Path) -> list[str]:
     """Return the whole lines of a JSON lines file; a torn last one is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")
+    lines = read_text(path).split("\n")
     good = []
     for line in lines:
         try:

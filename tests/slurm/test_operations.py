@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -338,7 +339,7 @@ def test_tensorboard_through_a_tunnel(
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         stack.callback(lambda: (server.terminate(), server.wait(), server.stdout.close()))
-        line = server.stdout.readline()
+        line, address = server.stdout.readline(), server.stdout.readline()
         served = re.search(r"ssh -N -L (\d+):127\.0\.0\.1:\1 \S+@127\.0\.0\.1$", line.strip())
         assert served, line
         inner = int(served[1])
@@ -354,8 +355,15 @@ def test_tensorboard_through_a_tunnel(
         tunnel = subprocess.Popen([command[0], *options, *command[1:]])
         stack.callback(lambda: (tunnel.terminate(), tunnel.wait()))
         wait_until(lambda: answers(inner) and answers(outer), 60)
-        with urllib.request.urlopen(f"http://127.0.0.1:{outer}/data/runs", timeout=30) as page:
+        prefix = re.search(rf"http://localhost:{inner}(/[\w-]{{22}})/$", address.strip())[1]
+        served = f"http://127.0.0.1:{outer}"
+        with urllib.request.urlopen(f"{served}{prefix}/data/runs", timeout=30) as page:
             found = json.loads(page.read())
+        for guess in ("", "/data/runs", "/guess/data/runs"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{served}{guess}", timeout=30)
+        seen = [file.read_text() for file in Path("/proc").glob("[0-9]*/cmdline")]
+        assert not [words for words in seen if prefix in words], "every user sees these"
         assert any(name.startswith("curves") for name in found), found
         listening = subprocess.run(["ss", "-ltn"], capture_output=True, text=True).stdout
         assert f"127.0.0.1:{inner}" in listening

@@ -78,7 +78,7 @@ class NodeCheck:
         """Run the image's own checks on this node."""
 
         def make(python: str) -> list[str]:
-            return [python, "-m", "giblet_hpc.stages.selfcheck"]
+            return [python, "-P", "-m", "giblet_hpc.stages.selfcheck"]
 
         try:
             with self._inside(profile, make, {GPUS: str(self.gpus)}) as (command, environment):

@@ -67,7 +67,7 @@ def inject_fault(paths: RunPaths, fault: Fault) -> Attempt:
     job = str(state["job"])
     host = attempt.nodes()[max(attempt.nodes())]["host"]
     limit = _short_limit(attempt, profiles.of_run(paths).lead_seconds)
-    kill = [sys.executable, "-m", "giblet_hpc.jobs.inspect.drill", str(paths.root)]
+    kill = [sys.executable, "-P", "-m", "giblet_hpc.jobs.inspect.drill", str(paths.root)]
     if not registry.of(held.scheduler).inject(fault, job, host=host, minutes=limit, kill=kill):
         raise JobError(f"the scheduler did not carry out the drill {fault} on job {job}")
     return attempt

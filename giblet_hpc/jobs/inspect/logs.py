@@ -6,15 +6,16 @@ import codecs
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs.record import lease
 from giblet_hpc.jobs.record.attempts import all_attempts
 from giblet_hpc.jobs.schedulers import registry
+from giblet_hpc.printable import printable
 from giblet_hpc.runs.paths import RunPaths
 
 LOOK_SECONDS = 1.0
+PIECE_BYTES = 2**20
 ASK_SECONDS = 20.0
 """Between questions to the scheduler."""
 
@@ -45,9 +46,37 @@ def latest_log(paths: RunPaths, node: int = 0) -> Path:
     return files[-1]
 
 
-def read_log(file: Path) -> str:
-    """Return a log's text; bytes that are no UTF-8, which NCCL may write, are shown as such."""
-    return file.read_bytes().decode("utf-8", "backslashreplace")
+class Reader:
+    """Reads a log bit by bit, also one of many gigabytes, and one that still grows.
+
+    Bytes that are no UTF-8, which NCCL may write, are shown as such; so is what controls a
+    terminal.
+
+    Parameters
+    ----------
+    file : Path
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._position = 0
+        # Keeps half a character until its other half is written.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+
+    def read(self, *, final: bool = False) -> Iterator[str]:
+        """Yield what is new, in pieces; ``final`` also half a character."""
+        with self._file.open("rb") as handle:
+            handle.seek(self._position)
+            while piece := handle.read(PIECE_BYTES):
+                self._position += len(piece)
+                yield printable(self._decoder.decode(piece))
+        if final:
+            yield printable(self._decoder.decode(b"", final=True))
+
+
+def read_log(file: Path) -> Iterator[str]:
+    """Yield a log's text in pieces."""
+    return Reader(file).read(final=True)
 
 
 def follow(
@@ -65,23 +94,13 @@ def follow(
     node : int
         Which node's logs.
     """
-    decoders: dict[Path, Any] = {}
-    positions: dict[Path, int] = {}
+    readers: dict[Path, Reader] = {}
     while True:
         last_look = ended()
         for file in log_files(paths, node):
             if file in known:
                 continue
-            # Keeps half a character until its other half is written.
-            decoder = decoders.setdefault(
-                file, codecs.getincrementaldecoder("utf-8")("backslashreplace")
-            )
-            with file.open("rb") as handle:
-                handle.seek(positions.get(file, 0))
-                text = decoder.decode(handle.read())
-                positions[file] = handle.tell()
-            if text:
-                yield text
+            yield from readers.setdefault(file, Reader(file)).read(final=last_look)
         if last_look:
             return
         time.sleep(LOOK_SECONDS)

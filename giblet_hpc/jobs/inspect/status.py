@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from giblet_hpc.errors import ConfigError
+from giblet_hpc.errors import ConfigError, GibletError
 from giblet_hpc.jobs.record import attempts, excluded, lease
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import NoAnswer
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
+from giblet_hpc.trust import is_mine, owner
 
 
 def find_runs(folder: Path) -> list[RunPaths]:
     """Return all runs in a folder, by name."""
-    return [RunPaths(path.parent) for path in sorted(folder.glob("*/run.yaml"))]
+    return [RunPaths(path.parent) for path in sorted(folder.glob("*/run.yaml")) if path.is_file()]
 
 
 def choose_run(folder: Path, name: str | None) -> RunPaths:
-    """Return the named run, or the one that changed last.
+    """Return the named run, or that of this user which changed last.
 
     Raises
     ------
@@ -34,18 +35,28 @@ def choose_run(folder: Path, name: str | None) -> RunPaths:
             known = ", ".join(run.name for run in find_runs(folder)) or "none"
             raise ConfigError(f"no run {name} in {folder}; there are: {known}")
         return paths
-    runs = find_runs(folder)
+    # A command without a name must not take up what somebody else has put there.
+    runs = [run for run in find_runs(folder) if is_mine(run.root)]
     if not runs:
         raise ConfigError(
-            f"no runs in {folder}", hint="start one: giblet-hpc submit pipeline --config FILE"
+            f"no runs of yours in {folder}",
+            hint="start one: giblet-hpc submit pipeline --config FILE",
         )
     return max(runs, key=lambda run: run.last_change())
+
+
+def describe_safely(paths: RunPaths) -> dict[str, Any]:
+    """Return where a run stands, or why that cannot be said: a bad run says nothing of others."""
+    try:
+        return describe(paths)
+    except (GibletError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return _unreadable(paths, f"cannot be read ({owner(paths.root)}'s): {error}")
 
 
 def describe(paths: RunPaths) -> dict[str, Any]:
     """Return where a run stands: its stages, its jobs, and what to type next."""
     if not paths.is_current():
-        return _of_another_version(paths)
+        return _unreadable(paths, "made by another version of giblet-hpc: make it anew")
     found = lease.standing(paths)
     silent = _silent(found)
     stages: dict[str, Any] = {stage: _stage(paths, stage, found) for stage in STAGES}
@@ -71,11 +82,11 @@ def describe(paths: RunPaths) -> dict[str, Any]:
     }
 
 
-def _of_another_version(paths: RunPaths) -> dict[str, Any]:
+def _unreadable(paths: RunPaths, why: str) -> dict[str, Any]:
     return {
         "run": paths.name,
         "folder": str(paths.root),
-        "error": "made by another version of giblet-hpc: make it anew",
+        "error": why,
         "stages": {stage: {"status": "unknown"} for stage in STAGES},
         "next": "",
     }

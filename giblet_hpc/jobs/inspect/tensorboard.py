@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import getpass
+import secrets
 import socket
 import sys
 from collections.abc import Sequence
 
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.runs.paths import RunPaths
+
+PREFIX = "GIBLET_TENSORBOARD_PREFIX"
+"""Path under which the curves are."""
 
 
 def free_port() -> int:
@@ -20,16 +24,27 @@ def free_port() -> int:
 
 
 def command(runs: Sequence[RunPaths], port: int) -> list[str]:
-    """Return the command that serves the runs' curves on loopback only."""
+    """Return the command that serves the runs' curves on loopback only.
+
+    Its environment holds the prefix, as everybody on the machine sees a command's words.
+    """
     folders = ",".join(f"{paths.name}:{paths.tensorboard}" for paths in runs)
     return [
         sys.executable,
+        "-P",
         "-m",
-        "tensorboard.main",
+        "giblet_hpc.jobs.inspect.curves",
         "--host=127.0.0.1",
         f"--port={port}",
         f"--logdir_spec={folders}",
+        # The faster reader listens on a port of its own, to everybody.
+        "--load_fast=false",
     ]
+
+
+def new_prefix() -> str:
+    """Return a path that nobody guesses: all users of a machine reach its loopback interface."""
+    return f"/{secrets.token_urlsafe(16)}"
 
 
 def tunnel(port: int, login: str | None = None) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from giblet_hpc.runs.environment import SAFE_PATH
 from giblet_hpc.runs.paths import Stage
 
 PARALLEL_STAGES: tuple[Stage, ...] = ("train", "evaluate")
@@ -51,7 +52,7 @@ def stage_command(
     if rebuild and stage == "preprocess":
         arguments.append("--rebuild")
     if stage not in PARALLEL_STAGES or ranks * nodes == 1:
-        return [python, "-m", *arguments]
+        return [python, "-P", "-m", *arguments]
     return torchrun_command(arguments, ranks, python=python)
 
 
@@ -65,7 +66,7 @@ def torchrun_command(
         f"--signals-to-handle={END_SIGNAL}",
         f"--shutdown-timeout={SHUTDOWN_SECONDS}",
     ]
-    return [python, "-m", "giblet_hpc.stages.torchrun", *options, "-m", *arguments]
+    return [python, "-P", "-m", "giblet_hpc.stages.torchrun", *options, "-m", *arguments]
 
 
 def stage_environment(stage: Stage, *, ranks: int, cores: int | None = None) -> dict[str, str]:
@@ -90,6 +91,7 @@ def stage_environment(stage: Stage, *, ranks: int, cores: int | None = None) -> 
         "MALLOC_MMAP_THRESHOLD_": str(2**32),
         "MALLOC_TRIM_THRESHOLD_": str(2**34),
         "PYTHONUNBUFFERED": "1",
+        SAFE_PATH: "1",
         # DDP remarks on every rank that all parameters are in use.
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",

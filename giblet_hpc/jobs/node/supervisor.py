@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from giblet_hpc.jobs.record.task import StageTask
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.paths import RunPaths, Stage
+from giblet_hpc.trust import append, read_text
 
 POLL_SECONDS = 0.2
 PEER_SECONDS = 40.0
@@ -196,7 +198,7 @@ class Supervisor:
         if self._output is not None:
             yield None
             return
-        with attempt.log(self._place.node).open("a") as log:
+        with io.TextIOWrapper(append(attempt.log(self._place.node)), write_through=True) as log:
             yield log
 
     def _identify(self) -> tuple[str, GibletError | None]:
@@ -268,7 +270,7 @@ class Supervisor:
         diagnosis = triage.diagnose(
             attempt, progress, asked=asked, disposition=disposition, by_user=watch.user_stop
         )
-        why = watch.why or (attempt.stop.read_text().strip() if attempt.stop.exists() else "")
+        why = watch.why or (read_text(attempt.stop).strip() if attempt.stop.exists() else "")
         attempt.note(
             checkpoint_to=paths.checkpoint_step(), step_from=progress.get("resumed_from"),
             why_asked=why, lost_hosts=attempt.unfinished_hosts(),
@@ -312,8 +314,8 @@ class Supervisor:
         if held is None or self._place.job not in held.jobs:
             return
         lease.release(paths, held)
-        command = [sys.executable, "-m", "giblet_hpc.cli", "resubmit", paths.name, "--no-checks",
-                   "--runs", str(paths.root.parent)]  # fmt: skip
+        command = [sys.executable, "-P", "-m", "giblet_hpc.cli", "resubmit", paths.name,
+                   "--no-checks", "--runs", str(paths.root.parent)]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             paths.update_state(

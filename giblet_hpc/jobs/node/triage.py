@@ -10,6 +10,7 @@ from typing import Any
 
 from giblet_hpc import causes
 from giblet_hpc.jobs.record.attempts import Attempt, Outcome
+from giblet_hpc.trust import read_text
 
 TAIL_BYTES = 20000
 NOT_STARTED = -1
@@ -62,7 +63,7 @@ def diagnose(
     if attempt.hung.exists():
         return Diagnosis("hung", _hang_reason(attempt), "the ranks' stacks are in the log", 1)
     if asked:
-        reason = attempt.stop.read_text().strip() if attempt.stop.exists() else ""
+        reason = read_text(attempt.stop).strip() if attempt.stop.exists() else ""
         if disposition == "script killed":
             return Diagnosis("lost", KILLED_SCRIPT, MORE_MEMORY, 1)
         stopped = by_user or (reason == "SIGTERM" and disposition == "cancelled")
@@ -139,7 +140,7 @@ def _by_signal(what: str, number: int) -> Diagnosis:
 def _hang_reason(attempt: Attempt) -> str:
     """Name the ranks that the others waited for: those that stand still or are behind."""
     ranks = [rank for record in attempt.nodes().values() for rank in record.get("ranks", ())]
-    what = attempt.hung.read_text().strip()
+    what = read_text(attempt.hung).strip()
     stopped = [rank for rank in ranks if rank["state"] in ("T", "t", "D", "")]
     if not stopped and ranks:
         order = {"begin": 0, "backward": 1, "agree": 2}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from giblet_hpc.config.cluster import Cluster
-from giblet_hpc.files import read_json
+from giblet_hpc.files import read_json, write_text
 from giblet_hpc.jobs.record import attempts
 from giblet_hpc.jobs.record.attempts import ATTEMPT_ENDS, Attempt, is_silent
 from giblet_hpc.jobs.schedulers import registry
@@ -84,7 +84,7 @@ class Watch:
                 margin = max(START_SECONDS, self._profile.lead_seconds - EPILOGUE_SECONDS)
                 self._grace = min(GRACE_SECONDS, margin)
             beacon.ask_to_stop(self._local)
-            self._attempt.stop.write_text(f"{why}\n")
+            write_text(self._attempt.stop, f"{why}\n")
 
     def look(self) -> Condition:
         """Return whether the stage may go on; most calls only compare two clocks."""
@@ -101,7 +101,7 @@ class Watch:
                 self.user_stop = True
                 self.ask("asked to stop")
         if self._stage == "train" and not self.asked and (late := self._progress.overdue()):
-            self._attempt.hung.write_text(f"{late}\n")
+            write_text(self._attempt.hung, f"{late}\n")
             return "hung"
         # Once something has happened, others are looked at more often: the end is near.
         if now - self._last_look < HEARTBEAT_SECONDS / (10 if self.asked else 1):

@@ -27,6 +27,7 @@ from giblet_hpc.files import (
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import JobInfo, NoAnswer, Place
 from giblet_hpc.runs.paths import STAGES, RunPaths
+from giblet_hpc.trust import read_text
 
 SUBMITTING_SECONDS = 120.0
 HEARTBEAT_SECONDS = 120.0
@@ -73,7 +74,7 @@ def read(paths: RunPaths) -> Lease | None:
     """Return the lease, whether its holder lives or not; jobs that have ended are left out."""
     for _ in range(READ_TRIES):
         try:
-            text = paths.lease.read_text()
+            text = read_text(paths.lease)
         except FileNotFoundError:
             return None
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from giblet_hpc.jobs.schedulers.base import Disposition, Fault, JobInfo, Order, Place
+from giblet_hpc.trust import append
 
 if TYPE_CHECKING:
     from giblet_hpc.config.cluster import Cluster
@@ -152,7 +153,7 @@ def _detached(log: Path) -> Iterator[None]:
     kept = [os.dup(number) for number in (0, 1, 2)]
     handlers = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGHUP)}
     try:
-        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+        with append(log) as output, Path(os.devnull).open("rb") as nothing:
             os.dup2(nothing.fileno(), 0)
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)

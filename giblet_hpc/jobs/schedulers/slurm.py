@@ -85,7 +85,8 @@ class Slurm:
             return NO_ANSWER
         wanted, found = set(ids), {}
         for line in text.splitlines():
-            job, state, reason, start = (field.strip() for field in line.split("|"))
+            job, state, *words, start = (field.strip() for field in line.split("|"))
+            reason = "|".join(words)
             if job in wanted or self.group(job) in wanted:
                 found[job] = _info(state, reason, start)
         if not found and user != getpass.getuser():

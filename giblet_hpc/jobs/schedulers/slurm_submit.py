@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from giblet_hpc.errors import JobError
 from giblet_hpc.jobs.schedulers.base import Order
 from giblet_hpc.jobs.schedulers.slurm_commands import own_job_id
+from giblet_hpc.runs.environment import SAFE_PATH
 
 if TYPE_CHECKING:
     from giblet_hpc.config.cluster import Cluster
@@ -70,7 +71,7 @@ def parameters(profile: Cluster, order: Order) -> dict[str, Any]:
         "signal_delay_s": profile.lead_seconds,
         "stderr_to_stdout": True,
         "array_parallelism": profile.array_tasks,
-        "setup": list(profile.setup),
+        "setup": [f"export {SAFE_PATH}=1", *profile.setup],
         "teardown": [shlex.join(order.epilogue)] if order.epilogue else None,
         "partition": order.partition,
         "account": profile.account,

@@ -1,22 +1,34 @@
-"""Folders that a lab shares: its group reads run folders, and writes to stores."""
+"""Folders that a lab shares: its group reads run folders, and writes to stores.
+
+Others may write where this works. So nothing is reached by name twice: what a name leads to is
+opened, without following links, and what is open is looked at and given.
+"""
 
 from __future__ import annotations
 
 import grp
 import os
+import stat
 from pathlib import Path
 
 from giblet_hpc.errors import ConfigError
+from giblet_hpc.runs.attempt_paths import RENDEZVOUS
+from giblet_hpc.trust import is_mine, owner
 
 RUN_MODE = 0o2750
 STORE_MODE = 0o2770
+FILE_MODE = 0o640
 PRIVATE_UMASK = 0o027
+RECORDS = ".giblet"
+"""What every store has in it."""
+OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def share(run: Path, store: Path | None, group: str) -> None:
     """Give a run's folder and its store to a group; what is made in them later inherits it.
 
-    Folders that belong to another user are left as they are.
+    Only what belongs to this user, and was made for the run, is given: links are not followed,
+    files of two names and the ranks' key are left as they are.
 
     Parameters
     ----------
@@ -30,27 +42,56 @@ def share(run: Path, store: Path | None, group: str) -> None:
     Raises
     ------
     ConfigError
-        When there is no such group, or the user is not one of it.
+        When there is no such group, or the user is not one of it; when the store's name is a link
+        of another user's, or the folder holds what is no store.
     """
     try:
         number = grp.getgrnam(group).gr_gid
     except KeyError:
         raise ConfigError(f"group: no Unix group {group} on this machine") from None
     if store is not None:
-        store.mkdir(parents=True, exist_ok=True)
-        _give(store, number, STORE_MODE, group)
-    _give(run, number, RUN_MODE, group)
-    for path in run.rglob("*"):
-        _give(path, number, RUN_MODE if path.is_dir() else 0o640, group)
+        _give_store(store, number, group)
+    for _, _, files, descriptor in os.fwalk(run, follow_symlinks=False):
+        _give(".", number, RUN_MODE, group=group, inside=descriptor)
+        for name in files:
+            if name != RENDEZVOUS:
+                _give(name, number, FILE_MODE, group=group, inside=descriptor)
 
 
-def _give(path: Path, number: int, mode: int, group: str) -> None:
-    if path.stat().st_uid != os.geteuid():
+def _give_store(store: Path, number: int, group: str) -> None:
+    if store.is_symlink() and not is_mine(store):
+        raise ConfigError(
+            f"study.store: {store} is a link that belongs to {owner(store)}",
+            hint="name the folder that you mean",
+        )
+    store.mkdir(parents=True, exist_ok=True)
+    target = store.resolve()
+    if any(target.iterdir()) and not (target / RECORDS).is_dir():
+        raise ConfigError(
+            f"study.store: {target} holds other things than a store: it is not given to {group}",
+            hint="name a folder for the store alone",
+        )
+    _give(str(target), number, STORE_MODE, group=group)
+
+
+def _give(name: str, number: int, mode: int, *, group: str, inside: int | None = None) -> None:
+    """Give a file or a folder to a group, when it is this user's and nobody else's name for it."""
+    try:
+        descriptor = os.open(name, OPEN, dir_fd=inside)
+    except OSError:
+        # A link, or gone, or unreadable: nothing that this run has made.
         return
     try:
-        os.chown(path, -1, number)
+        status = os.fstat(descriptor)
+        folder = stat.S_ISDIR(status.st_mode)
+        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if status.st_uid != os.geteuid() or not (folder or plain):
+            return
+        os.fchown(descriptor, -1, number)
+        os.fchmod(descriptor, mode)
     except PermissionError:
         raise ConfigError(
             f"group: you are not a member of {group}", hint="`groups` lists yours"
         ) from None
-    path.chmod(mode)
+    finally:
+        os.close(descriptor)

@@ -165,7 +165,7 @@ def order_of(
         submissions=paths.jobs,
         exclude=exclude,
         after=after,
-        epilogue=[sys.executable, "-m", "giblet_hpc.jobs.node.epilogue", *folders],
+        epilogue=[sys.executable, "-P", "-m", "giblet_hpc.jobs.node.epilogue", *folders],
     )
 
 

@@ -13,6 +13,7 @@ from giblet_hpc.jobs.record import excluded, lease
 from giblet_hpc.jobs.schedulers.base import NO_ANSWER, JobInfo, NoAnswer
 from giblet_hpc.jobs.schedulers.slurm import Slurm
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.trust import owner
 
 Answer = Mapping[str, JobInfo] | NoAnswer
 
@@ -107,3 +108,32 @@ def test_a_run_of_another_version_is_listed_and_not_touched(paths: RunPaths) -> 
 
 def test_durations() -> None:
     assert [status.duration(s) for s in (42, 600, 90000)] == ["42 s", "10 min", "25.0 h"]
+
+
+@pytest.mark.parametrize("damage", ["pipe", "broken", "a list", "no access"])
+def test_one_bad_run_does_not_hide_the_others(paths: RunPaths, damage: str) -> None:
+    bad = RunPaths(paths.root.parent / "bad")
+    shutil.copytree(paths.root, bad.root)
+    file = bad.root / "state" / "train.json"
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    if damage == "pipe":
+        os.mkfifo(file)
+    elif damage == "no access":
+        file.symlink_to(file)
+    else:
+        file.write_text("{" if damage == "broken" else "[1]")
+    facts = {run.name: status.describe_safely(run) for run in status.find_runs(paths.root.parent)}
+    assert "bad" in status.as_text(facts["bad"])
+    if damage in ("broken", "a list"):
+        assert f"cannot be read ({owner(bad.root)}'s): " in facts["bad"]["error"]
+    assert "error" not in facts[paths.name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_command_without_a_name_takes_up_no_run_of_others(paths: RunPaths) -> None:
+    planted = RunPaths(paths.root.parent / "planted")
+    shutil.copytree(paths.root, planted.root)
+    os.chown(planted.root, 12345, 12345)
+    assert status.choose_run(paths.root.parent, None).name == paths.name
+    assert status.choose_run(paths.root.parent, "planted").name == "planted"
