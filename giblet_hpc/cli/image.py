@@ -74,7 +74,12 @@ def _inside(profile: Cluster, command: list[str], *, quiet: bool) -> tuple[int, 
     """Run a command in a profile's image; return its exit code, and its output when quiet."""
     with tempfile.TemporaryDirectory(prefix="giblet-") as local:
         entered, more = images.command(
-            profile, command, binds=[Path.cwd()], local=Path(local), workdir=Path.cwd(), settings={}
+            profile,
+            command,
+            folders=images.Folders([Path.cwd()]),
+            local=Path(local),
+            workdir=Path.cwd(),
+            settings={},
         )
         done = subprocess.run(
             entered, env={**os.environ, **more}, check=False, text=True,

@@ -120,6 +120,9 @@ class Cluster(Section):
     image: str | None = None
     """Container image that jobs run in: a SIF file (relative to the profile), or the name of an
     image of docker or podman. Null: the Python that submitted."""
+    image_sha256: str | None = None
+    """Digest that the image must have; jobs of another one stop. `giblet-hpc image check` prints
+    it."""
     runtime: Literal["apptainer", "docker", "podman"] = "apptainer"
     """What runs the image."""
     binds: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.doctor import examine
 from giblet_hpc.jobs.doctor.findings import Finding
 from giblet_hpc.jobs.node import fabric, start
+from giblet_hpc.jobs.node.image import Folders
 from giblet_hpc.jobs.node.launch import torchrun_command
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.schedulers import registry
@@ -102,8 +103,8 @@ class NodeCheck:
         folder = Path(self.run_folder)
         with tempfile.TemporaryDirectory(prefix="giblet-") as local:
             yield start.container_command(
-                profile, make, settings, binds=[folder], local=Path(local), workdir=folder,
-                gpus=self.gpus,
+                profile, make, settings, folders=Folders([folder]), local=Path(local),
+                workdir=folder, gpus=self.gpus,
             )  # fmt: skip
 
     def _measure(self, place: Place, profile: Cluster, chosen: Mapping[str, str]) -> int:

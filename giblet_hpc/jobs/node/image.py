@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from giblet_hpc.config.cluster import Cluster
@@ -30,11 +31,25 @@ NCCL_CONF = Path("/etc/nccl.conf")
 ASK_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Folders of the host that are needed inside an image.
+
+    Parameters
+    ----------
+    written, read : sequence of Path
+        Those that are written to, and those that are only read.
+    """
+
+    written: Sequence[Path] = ()
+    read: Sequence[Path] = ()
+
+
 def command(
     profile: Cluster,
     inner: Sequence[str],
     *,
-    binds: Iterable[Path],
+    folders: Folders,
     local: Path,
     workdir: Path,
     settings: Mapping[str, str],
@@ -42,14 +57,17 @@ def command(
 ) -> tuple[list[str], dict[str, str]]:
     """Return the command that runs another one in a profile's image, and variables it needs.
 
+    Inside are the variables of the list and of the profile, and the folders that are named here:
+    nothing else of the user's environment or home, and no token.
+
     Parameters
     ----------
     profile : Cluster
         With an image.
     inner : sequence of str
         The command inside.
-    binds : iterable of Path
-        Folders of the host that are needed inside under the same names.
+    folders : Folders
+        Those of the host that are needed inside under the same names.
     local : Path
         Folder on this node's disk; the image's HOME and TMPDIR are made in it, so that nothing of
         the user's own leaks in and nothing is written there.
@@ -72,19 +90,21 @@ def command(
             f"{profile.runtime} is not installed on {os.uname().nodename}",
             hint="a `module load` line in the profile's setup may be missing",
         )
-    mounts = [*mounts_of([local, *binds]), *profile.binds]
+    written = [local, *folders.written]
+    mounts = [*mounts_of(Folders(written, folders.read)), *profile.binds]
     if NCCL_CONF.is_file() and not any(str(NCCL_CONF) in mount for mount in mounts):
         # What the admin wrote for all jobs; a variable still wins over it.
         mounts.append(f"{NCCL_CONF}:{NCCL_CONF}:ro")
     home, temporary = local / "home", local / "tmp"
     for folder in (home, temporary):
         folder.mkdir(exist_ok=True)
-    # The user's own values travel too: what a site exports about its network has to get in.
+    # The user's own values of these travel too: what a site exports about its network has to.
     chosen = {n: v for n, v in os.environ.items() if n.startswith(FORWARDED)}
     chosen |= settings
     seen = bool(gpus or profile.gpus_per_node)
     if profile.runtime == "apptainer":
         flags = ["--nv"] if seen else []
+        flags += ["--cleanenv", "--no-mount", "cwd"]
         flags += ["--home", f"{home}:{HOME}", "--pwd", str(workdir)]
         flags += [part for mount in mounts for part in ("--bind", mount)]
         entered = [program, "--silent", "exec", *flags, profile.image, *inner]
@@ -120,31 +140,42 @@ def _engine_flags(runtime: str, *, gpus: bool) -> list[str]:
     return flags
 
 
-def mounts_of(folders: Iterable[Path]) -> list[str]:
-    """Return the folders without those inside others, sorted.
+def mounts_of(folders: Folders) -> list[str]:
+    """Return the binds of folders, outer ones first; what is only read cannot be written inside.
 
     Raises
     ------
     ConfigError
-        When a name holds what separates a bind's two sides.
+        When a name holds what separates a bind's sides.
     """
-    every = sorted({folder.resolve() for folder in folders})
-    kept = [f for f in every if not any(f != other and f.is_relative_to(other) for other in every)]
-    for folder in kept:
+    written = _outermost(folders.written)
+    read = [f for f in _outermost(folders.read) if not any(map(f.is_relative_to, written))]
+    for folder in (*written, *read):
         if {":", ","} & set(str(folder)):
             raise ConfigError(f"{folder} cannot be bound into an image: it holds a colon or comma")
-    return [str(folder) for folder in kept]
+    binds = {folder: f"{folder}" for folder in written}
+    binds |= {folder: f"{folder}:{folder}:ro" for folder in read}
+    return [binds[folder] for folder in sorted(binds)]
 
 
-def folders_of(paths: RunPaths, config: RunConfig) -> list[Path]:
-    """Return the folders of the host that a run's stages read and write."""
+def _outermost(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders without those inside others."""
+    every = sorted({folder.resolve() for folder in folders})
+    return [f for f in every if not any(f != other and f.is_relative_to(other) for other in every)]
+
+
+def folders_of(paths: RunPaths, config: RunConfig) -> Folders:
+    """Return the folders of the host that a run's stages write and read."""
     study = config.study
     assert study.store is not None
-    found = [paths.root, study.root, study.store.parent]
-    for section in config.features.sections.values():
-        if Path(section.weights).is_absolute():
-            found.append(Path(section.weights))
-    return [folder for folder in found if folder.exists()]
+    # A store that is not there yet is made inside.
+    store = study.store if study.store.exists() else study.store.parent
+    weights = [Path(section.weights) for section in config.features.sections.values()]
+    read = [study.root, *(folder for folder in weights if folder.is_absolute())]
+    return Folders(
+        [folder for folder in (paths.root, store) if folder.exists()],
+        [folder for folder in read if folder.exists()],
+    )
 
 
 def check(profile: Cluster) -> None:
@@ -169,12 +200,15 @@ def digest(profile: Cluster, remembered: Path) -> str:
     ----------
     profile : Cluster
     remembered : Path
-        File in which the sha256 is kept, with the SIF file's size and time, as it takes a while.
+        File in which the sha256 is kept, with the SIF file's size and time, as it takes a while;
+        where the profile names an `image_sha256`, the file is read anew all the same.
 
     Raises
     ------
     JobError
         When the engine does not know the image.
+    ConfigError
+        When it is not the one that the profile's `image_sha256` names.
     """
     if not profile.image:
         return ""
@@ -189,20 +223,33 @@ def digest(profile: Cluster, remembered: Path) -> str:
                 f"{profile.runtime} does not know image {profile.image}",
                 hint="container/build.sh makes it",
             ) from error
-        return done.stdout.strip()
+        return _require(profile, done.stdout.strip())
     check(profile)
     image = Path(profile.image).resolve()
     if image.is_dir():
         return "unpacked"
     status = image.stat()
     key = {"path": str(image), "size": status.st_size, "time": status.st_mtime_ns}
-    if remembered.is_file():
+    if remembered.is_file() and not profile.image_sha256:
         known = read_json(remembered)
         if {name: known.get(name) for name in key} == key:
             return str(known["digest"])
     value = f"sha256:{sha256_file(image)}"
     write_json(remembered, {**key, "digest": value})
-    return value
+    return _require(profile, value)
+
+
+def _require(profile: Cluster, digest: str) -> str:
+    """Return a digest when it is the one that the profile names, or the profile names none."""
+    expected = profile.image_sha256
+    if expected and digest.removeprefix("sha256:") != expected.removeprefix("sha256:"):
+        raise ConfigError(
+            f"the image {profile.image} is another one than the profile names: {digest}, "
+            f"not {expected}",
+            hint="if it was made anew on purpose, put its digest into the profile's image_sha256; "
+            "`giblet-hpc image check` prints it",
+        )
+    return digest
 
 
 def runtime_version(profile: Cluster) -> str:

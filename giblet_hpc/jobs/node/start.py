@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import IO
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import NodeError
 from giblet_hpc.jobs.node import fabric, image
+from giblet_hpc.jobs.node.image import Folders
 from giblet_hpc.jobs.node.launch import PARALLEL_STAGES, stage_command, stage_environment
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.record.attempts import Attempt
@@ -105,7 +106,7 @@ def start_stage(
         profile,
         lambda python: make(python=python),
         settings,
-        binds=image.folders_of(paths, paths.load_config()) if profile.image else (),
+        folders=image.folders_of(paths, paths.load_config()) if profile.image else Folders(),
         local=share.local,
         workdir=paths.root,
         gpus=resources.gpus,
@@ -155,7 +156,7 @@ def container_command(
     make: Callable[[str], list[str]],
     settings: Mapping[str, str],
     *,
-    binds: Iterable[Path],
+    folders: Folders,
     local: Path,
     workdir: Path,
     gpus: int,
@@ -169,13 +170,14 @@ def container_command(
         Returns the command for a Python.
     settings : mapping
         Variables of the command.
-    binds, local, workdir, gpus
+    folders, local, workdir, gpus
         See `image.command`.
     """
     if not profile.image:
         return make(image.HOST_PYTHON), {**os.environ, **settings}
     command, more = image.command(
-        profile, make(image.PYTHON), binds=binds, local=local, workdir=workdir, settings=settings,
+        profile, make(image.PYTHON), folders=folders, local=local, workdir=workdir,
+        settings=settings,
         gpus=gpus,
     )  # fmt: skip
     return command, {**os.environ, **settings, **more}

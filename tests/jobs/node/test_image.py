@@ -34,7 +34,10 @@ def entered(profile: Cluster, tmp_path: Path) -> tuple[list[str], dict[str, str]
     return image.command(
         profile,
         [image.PYTHON, "-m", "module", "an argument"],
-        binds=[tmp_path / "study", tmp_path / "study" / "inner", tmp_path / "runs"],
+        folders=image.Folders(
+            [tmp_path / "runs", tmp_path / "study" / "store.zarr"],
+            [tmp_path / "study", tmp_path / "study" / "inner", tmp_path / "runs" / "weights"],
+        ),
         local=local,
         workdir=tmp_path / "runs",
         settings={"OMP_NUM_THREADS": "4"},
@@ -43,6 +46,7 @@ def entered(profile: Cluster, tmp_path: Path) -> tuple[list[str], dict[str, str]
 
 def test_apptainer(tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
+    monkeypatch.setenv("HF_TOKEN", "secret")
     profile = Cluster(
         name="c",
         image="/images/a b.sif",
@@ -51,10 +55,12 @@ def test_apptainer(tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPat
     )
     command, variables = entered(profile, tmp_path)
     assert command[:4] == [str(runtimes / "apptainer"), "--silent", "exec", "--nv"]
+    assert command[4:7] == ["--cleanenv", "--no-mount", "cwd"], "nothing but what is named here"
     assert command[-5:] == ["/images/a b.sif", image.PYTHON, "-m", "module", "an argument"]
     bound = [command[n + 1] for n, part in enumerate(command) if part == "--bind"]
     assert bound == [
-        str(tmp_path / "local"), str(tmp_path / "runs"), str(tmp_path / "study"),
+        str(tmp_path / "local"), str(tmp_path / "runs"),
+        f"{tmp_path / 'study'}:{tmp_path / 'study'}:ro", str(tmp_path / "study" / "store.zarr"),
         "/etc/nccl.conf:/etc/nccl.conf:ro",
     ]  # fmt: skip
     assert command[command.index("--home") + 1] == f"{tmp_path / 'local' / 'home'}:{image.HOME}"
@@ -62,6 +68,7 @@ def test_apptainer(tmp_path: Path, runtimes: Path, monkeypatch: pytest.MonkeyPat
     assert variables["APPTAINERENV_TMPDIR"] == str(tmp_path / "local" / "tmp")
     assert variables["APPTAINERENV_NCCL_DEBUG"] == "WARN", "the user's value gets in"
     assert not any(name.startswith("NCCL") for name in variables)
+    assert "secret" not in variables.values()
 
 
 @pytest.mark.parametrize("runtime", ["docker", "podman"])
@@ -74,7 +81,9 @@ def test_docker_and_podman(
     assert command[:2] == [str(runtimes / runtime), "run"]
     assert {"--rm", "--network=host", "--ipc=host", "--pid=host"} <= set(command)
     assert f"--user={os.getuid()}:{os.getgid()}" in command
-    assert f"--volume={tmp_path / 'study'}:{tmp_path / 'study'}" in command
+    study = tmp_path / "study"
+    assert f"--volume={study}:{study}:ro" in command, "films and scans are only read"
+    assert f"--volume={study / 'store.zarr'}:{study / 'store.zarr'}" in command
     assert command[-5:] == [
         f"--entrypoint={image.PYTHON}", "giblet-hpc", "-m", "module", "an argument",
     ]  # fmt: skip
@@ -113,7 +122,7 @@ def test_engines_on_a_node_with_infiniband(
 
 def test_folders_that_cannot_be_bound_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a colon or comma"):
-        image.mounts_of([tmp_path / "a:b"])
+        image.mounts_of(image.Folders([tmp_path / "a:b"]))
 
 
 def test_a_missing_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +161,18 @@ def test_an_image_is_relative_to_its_profile(tmp_path: Path) -> None:
     assert load(file).image == str(tmp_path / "images" / "a.sif")
     file.write_text("image: giblet-hpc\nruntime: docker\n")
     assert load(file).image == "giblet-hpc"
+
+
+def test_an_image_that_was_exchanged_is_refused(tmp_path: Path) -> None:
+    """Also one of the same size and time, which the remembered digest would not tell apart."""
+    sif, remembered = tmp_path / "a.sif", tmp_path / "image.json"
+    sif.write_bytes(b"one")
+    status = sif.stat()
+    expected = hashlib.sha256(b"one").hexdigest()
+    profile = Cluster(name="c", image=str(sif), image_sha256=expected)
+    assert image.digest(profile, remembered) == f"sha256:{expected}"
+    sif.write_bytes(b"two")
+    os.utime(sif, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(ConfigError, match="is another one than the profile names") as caught:
+        image.digest(profile, remembered)
+    assert "image check" in caught.value.hint
