@@ -22,7 +22,6 @@ import fcntl
 import os
 import shutil
 import stat
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -41,6 +40,7 @@ from giblet_hpc.files import (
     fsync_folder,
     read_json,
     sha256_file,
+    sha256_json,
     write_json,
 )
 from giblet_hpc.trust import append
@@ -49,7 +49,6 @@ from giblet_hpc.zarr_files import create_array, create_empty_array, create_group
 RECORDS = ".giblet"
 FORMAT = 2
 """Layout of stores. Others are refused."""
-STALE_SECONDS = 2 * 24 * 3600.0
 
 
 class FeatureStore:
@@ -304,10 +303,18 @@ class FeatureStore:
             self.write_shard(spec, shard, values[spec.rows(shard)])
 
     def _array(self, name: str, *, mode: str) -> Any:
-        return zarr.open_array(self.path, path=name, mode=mode)
+        if not self._description(name).is_file():
+            raise StoreError(
+                f"{self.path}: `{name}` has no zarr.json",
+                hint="`giblet-hpc run preprocess NAME --rebuild` makes the array anew",
+            )
+        return zarr.open_array(self.path, path=name, mode=mode, zarr_format=3)
+
+    def _description(self, name: str) -> Path:
+        return self.path / name / "zarr.json"
 
     def read(self, name: str, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Read a whole array into memory, shard by shard, each chunk checked by its crc32c.
+        """Read a whole array into memory, each shard checked by its sha256.
 
         Parameters
         ----------
@@ -324,7 +331,7 @@ class FeatureStore:
         array = self._array(name, mode="r")
         out = np.empty(spec.shape, dtype=spec.dtype) if out is None else out
         for shard in range(spec.shards):
-            problem = self._problem(spec, shard, deep=False)
+            problem = self._problem(spec, shard, deep=True)
             if problem:
                 self._raise_incomplete(spec, shard, problem)
             try:
@@ -332,6 +339,23 @@ class FeatureStore:
             except (ValueError, RuntimeError, OSError, zarr.errors.BaseZarrError) as error:
                 self._raise_incomplete(spec, shard, f"content is damaged ({error})")
         return out
+
+    def content(self, name: str) -> str:
+        """Return a digest of an array's description and values, from the records of its shards.
+
+        Raises
+        ------
+        StoreError
+            When a shard has no record.
+        """
+        spec, shards = self.array(name), []
+        for shard in range(spec.shards):
+            record = self._commit_record(name, shard)
+            if not record.is_file():
+                self._raise_incomplete(spec, shard, "not written")
+            shards.append(read_json(record)["sha256"])
+        file = self._description(name)
+        return sha256_json([sha256_file(file) if file.is_file() else "", *shards])
 
     def _raise_incomplete(self, spec: ArraySpec, shard: int, problem: str) -> None:
         raise StoreError(
@@ -359,20 +383,3 @@ class FeatureStore:
                 "bytes": size, "shards": spec.shards, "committed": len(good),
             })  # fmt: skip
         return rows
-
-    def collect_garbage(self, *, older_than: float = STALE_SECONDS) -> list[Path]:
-        """Remove temporary files that a killed writer left, and return them.
-
-        Parameters
-        ----------
-        older_than : float
-            Age in seconds; younger files may belong to a writer at work.
-        """
-        removed = []
-        limit = time.time() - older_than
-        for path in list(self.path.rglob("*")):
-            temporary = path.name.startswith(TEMPORARY_MARK) or path.name.endswith(".partial")
-            if temporary and path.exists() and path.stat().st_mtime <= limit:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-                removed.append(path)
-        return removed

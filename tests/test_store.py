@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from numpy.typing import NDArray
 
 from giblet_hpc import store as store_module
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.errors import StoreError
+from giblet_hpc.garbage import collect_garbage
 from giblet_hpc.store import FeatureStore
 
 PART = ArraySpec("stimulus/run1/video", (10, 2, 3), "uint8", {"film": "abc"}, max_shard_rows=4)
@@ -110,8 +113,59 @@ def test_read_back_of_other_values_is_an_error(
 def test_garbage_is_removed_only_when_old(store: FeatureStore) -> None:
     debris = store.path / PART.name / "abc.partial"
     debris.write_bytes(b"x")
-    assert store.collect_garbage() == []
-    assert store.collect_garbage(older_than=0) == [debris]
+    assert collect_garbage(store.path) == []
+    assert collect_garbage(store.path, older_than=0) == [debris]
+
+
+def test_garbage_that_is_a_link_leaves_what_it_leads_to(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "kept.partial").write_text("x")
+    link = store.path / ".tmp-link"
+    link.symlink_to(treasure)
+    assert collect_garbage(store.path, older_than=0) == [link]
+    assert (treasure / "kept.partial").is_file()
+
+
+def exchange(store: FeatureStore, shard: int, values: NDArray[np.uint8]) -> None:
+    """Put another shard into place, with a record that fits, as who can write to a store can."""
+    other = FeatureStore(store.path.with_name(f"other-{values.sum()}.zarr"))
+    other.plan([PART])
+    other.write(PART, values)
+    for path in (shard_files(other)[shard], other._commit_record(PART.name, shard)):
+        shutil.copy(path, store.path / path.relative_to(other.path))
+
+
+def test_an_exchanged_shard_with_its_record_shows_in_the_content(store: FeatureStore) -> None:
+    store.write(PART, VALUES)
+    before = store.content(PART.name)
+    exchange(store, 1, VALUES)
+    assert store.content(PART.name) == before, "the same values"
+    exchange(store, 1, VALUES + 1)
+    assert store.verify() == [], "nothing else notices"
+    assert store.content(PART.name) != before
+
+
+def test_another_description_shows_in_the_content(store: FeatureStore) -> None:
+    store.write(PART, VALUES)
+    before = store.content(PART.name)
+    file = store.path / PART.name / "zarr.json"
+    file.write_text(file.read_text().replace("uint8", "int8"))
+    assert store.content(PART.name) != before
+
+
+def test_an_array_of_the_old_format_is_not_read_in_its_place(store: FeatureStore) -> None:
+    store.write(PART, VALUES)
+    folder = store.path / PART.name
+    (folder / "zarr.json").unlink()
+    zarr.create_array(
+        store.path, name=PART.name, shape=PART.shape, dtype="uint8", zarr_format=2, fill_value=9
+    )
+    assert (folder / ".zarray").is_file()
+    with pytest.raises(StoreError, match="has no zarr.json"):
+        store.read(PART.name)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import click
 
 from giblet_hpc.cli.common import json_option
 from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.garbage import collect_garbage
 
 
 @click.group()
@@ -64,5 +65,5 @@ def store_verify(path: Path, as_json: bool) -> None:
 )
 def store_gc(path: Path, older_than: float) -> None:
     """Remove temporary files that killed writers left."""
-    for removed in _store(path).collect_garbage(older_than=older_than * 3600):
+    for removed in collect_garbage(_store(path).path, older_than=older_than * 3600):
         click.echo(removed)

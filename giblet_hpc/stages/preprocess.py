@@ -142,7 +142,9 @@ class Preprocess:
         arrays = [*self._stimulus.values(), self._mask_array, *self._extra]
         arrays += itertools.chain(*self.courses.values())
         fingerprints = {spec.name: spec.fingerprint for spec in arrays}
-        write_json(paths.inputs, {"subjects": list(self._survey.subjects), "arrays": fingerprints})
+        content = {spec.name: self._store.content(spec.name) for spec in arrays}
+        inputs = {"arrays": fingerprints, "content": content}
+        write_json(paths.inputs, {"subjects": list(self._survey.subjects), **inputs})
         if before and before != paths.data_digest() and (aside := paths.set_aside()):
             logger.warning("the data have changed; results of the old ones are now in %s", aside)
         lengths = dict(self._survey.lengths)

@@ -65,7 +65,8 @@ def load_study(
     ----------
     config : RunConfig
     inputs : mapping
-        What preprocess settled for the run: ``subjects``, and ``arrays`` with fingerprints.
+        What preprocess settled for the run: ``subjects``, ``arrays`` with fingerprints, and
+        ``content`` with digests of their values.
     memory : PrivateMemory, optional
         Where the arrays are put; `NodeMemory` holds one copy for all ranks of a node.
     per_subject : bool, optional
@@ -74,11 +75,11 @@ def load_study(
     Raises
     ------
     StoreError
-        When an array is missing, incomplete, or made anew with other settings since.
+        When an array is missing, incomplete, made anew with other settings, or changed since.
     """
     assert config.study.store is not None
     store = FeatureStore(config.study.store)
-    _require_unchanged(store, inputs["arrays"])
+    _require_unchanged(store, inputs)
     memory = memory or PrivateMemory()
     subjects = tuple(inputs["subjects"])
     separate = config.bold.mode == "per_subject" if per_subject is None else per_subject
@@ -107,14 +108,20 @@ def load_study(
     )
 
 
-def _require_unchanged(store: FeatureStore, arrays: Mapping[str, str]) -> None:
-    for name, fingerprint in arrays.items():
+def _require_unchanged(store: FeatureStore, inputs: Mapping[str, Any]) -> None:
+    for name, fingerprint in inputs["arrays"].items():
         if store.array(name).fingerprint != fingerprint:
             raise StoreError(
                 f"{store.path}: `{name}` was made anew with other settings since this run's "
                 "preprocess",
                 hint="run preprocess for this run again, with a store of its own "
                 "(study.store) if another run uses this one",
+            )
+        if store.content(name) != inputs["content"][name]:
+            raise StoreError(
+                f"{store.path}: `{name}` holds other values than when this run's preprocess ended",
+                hint="if they were changed on purpose, run preprocess for this run again; its "
+                "results of the old values are set aside then",
             )
 
 

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.errors import StoreError
 from giblet_hpc.splits import Block
-from giblet_hpc.training.feed import RunArrays, StudyArrays, Window, WindowReader, unshifted
+from giblet_hpc.store import FeatureStore
+from giblet_hpc.training.feed import (
+    RunArrays,
+    StudyArrays,
+    Window,
+    WindowReader,
+    _require_unchanged,
+    unshifted,
+)
 
 CPU = torch.device("cpu")
 
@@ -27,6 +40,19 @@ def test_windows_hold_the_right_trs_and_nothing_from_outside_their_block() -> No
     batch = reader([Window(Block("a", 40, 50), 44)])
     np.testing.assert_array_equal(batch.valid[0, :, 0], [True] * 6 + [False] * 2)
     np.testing.assert_array_equal(batch.valid[0, :, 1], [True] + [False] * 7)
+
+
+def test_values_that_were_changed_since_preprocess_are_refused(tmp_path: Path) -> None:
+    spec = ArraySpec("mask", (4,), "uint8", {"made": "x"})
+    store = FeatureStore(tmp_path / "s.zarr")
+    store.plan([spec])
+    store.write(spec, np.arange(4, dtype=np.uint8))
+    inputs = {"arrays": {"mask": spec.fingerprint}, "content": {"mask": store.content("mask")}}
+    _require_unchanged(store, inputs)
+    store.write_shard(spec, 0, np.ones(4, np.uint8))
+    assert store.verify() == []
+    with pytest.raises(StoreError, match="`mask` holds other values than when this run's"):
+        _require_unchanged(store, inputs)
 
 
 @given(st.integers(0, 6), st.integers(10, 20))
