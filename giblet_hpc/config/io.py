@@ -14,6 +14,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.section import Section
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import sha256_json, write_text
+from giblet_hpc.limits import require_text
 from giblet_hpc.trust import read_text
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -86,7 +87,13 @@ def read_tree(path: Path) -> dict[str, Any]:
         When it cannot be read.
     """
     try:
-        tree = yaml.safe_load(read_text(path))
+        text = read_text(path)
+        aliases = 0
+        if "*" in text:
+            # An alias can stand for a part that itself consists of aliases, and so on.
+            aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        require_text(path, text, aliases)
+        tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:

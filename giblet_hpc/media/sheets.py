@@ -13,6 +13,7 @@ import pandas as pd
 from giblet_hpc.config.study import Annotations, Study
 from giblet_hpc.errors import DataError
 from giblet_hpc.files import require_file
+from giblet_hpc.limits import require_workbook
 from giblet_hpc.timing import Segment
 
 
@@ -69,6 +70,7 @@ def _read(path: Path, names: Annotations) -> pd.DataFrame:
     require_file(path, what="annotation sheet")
     try:
         if path.suffix == ".xlsx":
+            require_workbook(path)
             table = pd.read_excel(path)
         else:
             table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.files import require_file
+from giblet_hpc.limits import require_possible
 
 TR_TOLERANCE = 1e-3
 
@@ -127,9 +129,13 @@ def open_image(path: Path) -> Any:
     """
     require_file(path, what="scan")
     try:
-        return nibabel.load(path)
+        image: Any = nibabel.load(path)
     except (nibabel.filebasedimages.ImageFileError, OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read {path} as NIfTI: {error}") from None
+    files = image.file_map
+    values = Path(files.get("image", files.get("header")).filename)
+    require_possible(values, math.prod(image.shape) * image.get_data_dtype().itemsize)
+    return image
 
 
 def _check_tr(path: Path, image: Any, tr: float) -> None:

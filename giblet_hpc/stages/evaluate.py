@@ -28,6 +28,7 @@ from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
+from giblet_hpc.scans.volumes import open_image
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
@@ -218,12 +219,8 @@ def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None
     """Return the known best r, (subjects, voxels); None where there is none, or not of the mean."""
     if config.evaluate.best_r is None or study.subjects == (GROUP_MEAN,):
         return None
-    import nibabel
-
     path = config.study.root / config.evaluate.best_r
-    if not path.is_file():
-        raise DataError(f"evaluate.best_r not found: {path}")
-    volume = np.asarray(nibabel.load(path).dataobj, dtype=np.float64)
+    volume = np.asarray(open_image(path).dataobj, dtype=np.float64)
     everyone = find_subjects(config.study.model_copy(update={"subjects": "all"}), config.bold)
     wanted = (*study.mask.shape, len(everyone))
     if volume.shape != wanted:
