@@ -13,6 +13,10 @@ from typing import IO
 from giblet_hpc.errors import ConfigError, DataError, StorageError
 
 ROOT = 0
+PRIVATE_UMASK = 0o077
+"""What runs make is for their user alone."""
+GROUP_UMASK = 0o027
+"""Unless their profile names a group, which may read then."""
 
 
 def read_text(path: Path, *, errors: str = "strict") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from giblet_hpc.errors import GibletError
+from giblet_hpc.trust import PRIVATE_UMASK
 
 
 class Group(click.Group):
@@ -85,6 +86,5 @@ cluster_option = click.option(
 
 
 def restrict_umask() -> None:
-    """Make run folders readable, not writable, for the group, unless the user is stricter."""
-    before = os.umask(0o027)
-    os.umask(before | 0o022)
+    """Keep what runs make for this user; a profile's `group:` shares it."""
+    os.umask(PRIVATE_UMASK)

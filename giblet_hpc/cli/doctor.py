@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 from giblet_hpc.cli.common import json_option, restrict_umask, runs_option
 from giblet_hpc.cli.start import size_options
+from giblet_hpc.errors import GibletError
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.doctor import examine, findings
 from giblet_hpc.jobs.doctor import job as check_job
@@ -19,7 +21,12 @@ from giblet_hpc.jobs.record.resources import is_queued, spread
 
 def _stores(runs: Path) -> list[Path]:
     """Return the folders of the stores that the runs use."""
-    stores = (run.load_config().study.store for run in find_runs(runs) if run.is_current())
+    stores = []
+    for run in find_runs(runs):
+        # A run that cannot be read, which `status` says, has no say here.
+        with contextlib.suppress(GibletError, OSError):
+            if run.is_current():
+                stores.append(run.load_config().study.store)
     return list(dict.fromkeys(store for store in stores if store is not None))
 
 

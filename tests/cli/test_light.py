@@ -41,7 +41,7 @@ def test_a_list_of_commands_loads_none_of_them(tmp_path: Path) -> None:
         "main(['--help'], standalone_mode=False)\n"
         "ours = sorted(m for m in sys.modules if m.startswith('giblet_hpc'))\n"
         "assert ours == ['giblet_hpc', 'giblet_hpc.cli', 'giblet_hpc.cli.common', "
-        "'giblet_hpc.cli.main', 'giblet_hpc.errors', 'giblet_hpc.printable'], ours\n"
+        "'giblet_hpc.cli.main', 'giblet_hpc.errors', 'giblet_hpc.printable', 'giblet_hpc.trust'], ours\n"
         "assert 'pydantic' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from giblet_hpc.config.cluster import Cluster
-from giblet_hpc.jobs.doctor import hardware, storage
+from giblet_hpc.jobs.doctor import exposure, hardware, storage
 from giblet_hpc.jobs.doctor.findings import Finding, Level
 from giblet_hpc.jobs.node import fabric, image
 from giblet_hpc.jobs.record import excluded
@@ -51,6 +51,7 @@ def examine(
     if is_queued(profile) and not on_node:
         found += scheduler(profile)
         found += [line for folder in folders for line in exclusions(RunPaths(folder / "any"))]
+    found += exposure.examine(profile, folders, nodes=nodes)
     found.append(container(profile, on_node=on_node))
     return found
 

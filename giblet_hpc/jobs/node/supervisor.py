@@ -27,13 +27,12 @@ from giblet_hpc.jobs.record.task import StageTask
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.paths import RunPaths, Stage
-from giblet_hpc.trust import append, read_text
+from giblet_hpc.trust import GROUP_UMASK, PRIVATE_UMASK, append, read_text
 
 POLL_SECONDS = 0.2
 PEER_SECONDS = 40.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 FINAL = ("complete", "failed", "stopped")
-PRIVATE_UMASK = 0o027
 
 
 def run_stages(task: StageTask, place: Place, output: IO[str] | None = None) -> int:
@@ -48,8 +47,7 @@ def run_stages(task: StageTask, place: Place, output: IO[str] | None = None) -> 
     """
     paths = RunPaths(Path(task.run_folder))
     profile = profiles.of_run(paths)
-    if profile.group:
-        os.umask(PRIVATE_UMASK)
+    os.umask(GROUP_UMASK if profile.group else PRIVATE_UMASK)
     held = lease.claim(paths, task.lease, place) if place.node == 0 else None
     queued = registry.of(place.scheduler).queues
     deadline = deadline_of(task, profile, registry.of(place.scheduler).end_time())

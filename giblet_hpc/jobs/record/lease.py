@@ -31,6 +31,8 @@ from giblet_hpc.trust import read_text
 
 SUBMITTING_SECONDS = 120.0
 HEARTBEAT_SECONDS = 120.0
+CLOCK_SECONDS = 300.0
+"""By how much clocks of nodes may differ; a sign of life from later than that is none."""
 READ_TRIES, READ_PAUSE = 10, 0.05
 
 
@@ -50,6 +52,8 @@ class Lease:
         """Name the holder in words."""
         what = "submitting" if not self.jobs else f"{self.scheduler} job {', '.join(self.jobs)}"
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.since))
+        if self.since > time.time() + CLOCK_SECONDS:
+            when += " (in the future: a clock is wrong, or somebody has written it)"
         return f"{what} of {self.user} on {self.host} since {when}"
 
 
@@ -95,7 +99,7 @@ def standing(paths: RunPaths) -> Standing:
     if held is None:
         return Standing(None, False, {})
     if not held.jobs:
-        return Standing(held, time.time() - held.since < SUBMITTING_SECONDS, {})
+        return Standing(held, _within(SUBMITTING_SECONDS, held.since), {})
     scheduler = registry.of(held.scheduler)
     if not scheduler.queues and held.host != socket.gethostname():
         return Standing(held, True if _fresh(paths, held) else None, {})
@@ -144,7 +148,12 @@ def _fresh(paths: RunPaths, lease: Lease) -> bool:
     """Judge a holder that cannot be asked by how old the run's last sign of life is."""
     beats = [paths.stage_state(stage).get("heartbeat", 0.0) for stage in STAGES]
     beats += [state.get("heartbeat", 0.0) for state in paths.parts().values()]
-    return time.time() - max([lease.since, *beats]) < HEARTBEAT_SECONDS
+    return any(_within(HEARTBEAT_SECONDS, beat) for beat in (lease.since, *beats))
+
+
+def _within(seconds: float, when: float) -> bool:
+    """Return whether something was within the last seconds, as far as clocks agree."""
+    return -CLOCK_SECONDS < time.time() - when < seconds
 
 
 def take(paths: RunPaths, scheduler: str, jobs: tuple[str, ...] = ()) -> Lease:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import giblet_hpc
 from giblet_hpc import __version__
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.io import fingerprint
@@ -67,10 +68,17 @@ def record(
     write_json(paths.provenance, known)
 
 
-def source() -> dict[str, str]:
-    """Return this package's version, and its git commit and local changes when it is a clone."""
-    root = Path(__file__).parents[2]
-    commit = _output("git", "-C", str(root), "rev-parse", "HEAD")
+def source(root: Path = Path(giblet_hpc.__file__).parents[1]) -> dict[str, str]:
+    """Return this package's version, and its git commit and local changes when it is a clone.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that the package lies in.
+    """
+    # A clone of this package: not a repository of the user's that an environment lies in.
+    own = _output("git", "-C", str(root), "rev-parse", "--show-toplevel") == str(root.resolve())
+    commit = _output("git", "-C", str(root), "rev-parse", "HEAD") if own else ""
     diff = _output("git", "-C", str(root), "diff", "HEAD", "--", "giblet_hpc") if commit else ""
     digest = hashlib.sha256(diff.encode()).hexdigest() if diff else ""
     return {"version": __version__, "commit": commit, "diff": diff, "diff_sha256": digest}

@@ -18,7 +18,6 @@ from giblet_hpc.trust import is_mine, owner
 RUN_MODE = 0o2750
 STORE_MODE = 0o2770
 FILE_MODE = 0o640
-PRIVATE_UMASK = 0o027
 RECORDS = ".giblet"
 """What every store has in it."""
 OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -21,6 +21,7 @@ from giblet_hpc.jobs.schedulers.base import Order, Scheduler, Wait
 from giblet_hpc.jobs.submit import sharing
 from giblet_hpc.jobs.submit.plan import PARALLEL, PlannedJob, remaining
 from giblet_hpc.runs.paths import RunPaths, Stage
+from giblet_hpc.trust import GROUP_UMASK
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Submission:
                 if stage in PARALLEL:
                     paths.update_state(stage, **task.resources.record())
         if profile.group:
-            os.umask(sharing.PRIVATE_UMASK)
+            os.umask(GROUP_UMASK)
             sharing.share(paths.root, paths.load_config().study.store, profile.group)
 
 

@@ -116,6 +116,18 @@ def test_a_share_that_is_returned_leaves_the_others(paths: RunPaths) -> None:
     assert lease.read(paths) is None
 
 
+def test_a_lease_from_the_future_is_named_and_holds_nobody_off(paths: RunPaths) -> None:
+    """Whoever can write to the folder could keep a run for ever with one."""
+    lease.take(paths, "local")
+    age(paths, -100_000)
+    held = lease.read(paths)
+    assert held is not None and "in the future" in str(held)
+    assert not lease.standing(paths).taken
+    lease.take(paths, "local")
+    age(paths, -60)
+    assert lease.standing(paths).taken, "clocks may differ a little"
+
+
 def test_a_lease_is_named_in_words(paths: RunPaths, tmp_path: Path) -> None:
     held = lease.take(paths, "slurm")
     assert str(held).startswith("submitting of ")
