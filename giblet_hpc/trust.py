@@ -92,7 +92,7 @@ def require_mine(path: Path, *, what: str) -> None:
         )
 
 
-def require_safe(path: Path, *, what: str, of_others: bool = False) -> None:
+def require_safe(path: Path, *, what: str, of_others: bool = False, group: object = None) -> None:
     """Check that nobody else decides what is in a file from which commands are run.
 
     Parameters
@@ -102,6 +102,8 @@ def require_safe(path: Path, *, what: str, of_others: bool = False) -> None:
         Of what kind it is, in words.
     of_others : bool
         Whether it may be a file of another user that only this other user can change.
+    group : str, optional
+        A group that may change it.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def require_safe(path: Path, *, what: str, of_others: bool = False) -> None:
                 "from it as yours",
                 hint="look at it, then make a copy of your own",
             )
-        if others := _writers(status):
+        if others := _writers(status, group):
             raise ConfigError(
                 f"{what} {path}: {others} can write to {place}, and commands would be run from it "
                 "as yours",
@@ -124,8 +126,8 @@ def require_safe(path: Path, *, what: str, of_others: bool = False) -> None:
             )
 
 
-def _writers(status: os.stat_result) -> str:
-    """Return in words who besides the owner can change a file or put others into a folder."""
+def _writers(status: os.stat_result, group: object) -> str:
+    """Return in words who else can change a file or put others into a folder."""
     if stat.S_ISLNK(status.st_mode) or (
         stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
     ):
@@ -138,7 +140,7 @@ def _writers(status: os.stat_result) -> str:
         except KeyError:
             name = str(status.st_gid)
         # Many systems give each user a group of the same name, with nobody else in it.
-        if status.st_gid != ROOT and name != _user_name():
+        if status.st_gid != ROOT and name not in (_user_name(), group):
             return f"the group {name}"
     return ""
 

@@ -92,6 +92,7 @@ def test_a_group_that_can_write_is_refused_even_where_others_files_are_taken(pro
     profile.chmod(0o664)
     with pytest.raises(ConfigError, match=f"the group {STRANGER} can write to"):
         trust.require_safe(profile, what="profile", of_others=True)
+    trust.require_safe(profile, what="profile", of_others=True, group=str(STRANGER))
 
 
 @as_root

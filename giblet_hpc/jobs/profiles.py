@@ -43,7 +43,8 @@ def load(file: Path, *, of_others: bool = False) -> Cluster:
     ----------
     file : Path
     of_others : bool
-        Whether it may be another user's: its `setup` and `environment` are carried out.
+        Whether it may be another user's, or one that the group which it shares runs with can
+        write to: its `setup` and `environment` are carried out.
 
     Raises
     ------
@@ -55,8 +56,9 @@ def load(file: Path, *, of_others: bool = False) -> Cluster:
             f"no cluster profile {file}",
             hint="`giblet-hpc cluster detect` writes one; slurm/clusters/ has examples",
         )
-    require_safe(file, what="cluster profile", of_others=of_others)
     tree = io.read_tree(file)
+    group = tree.get("group") if of_others else None
+    require_safe(file, what="cluster profile", of_others=of_others, group=group)
     image = tree.get("image")
     if isinstance(image, str) and tree.get("runtime", "apptainer") == "apptainer":
         tree["image"] = str(file.resolve().parent / Path(image).expanduser())

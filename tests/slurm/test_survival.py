@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from giblet_hpc.jobs.record import excluded
+from tests.conftest import python_for_all
 from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
 
 pytestmark = pytest.mark.slurm
@@ -246,6 +248,72 @@ def test_a_rank_that_hangs_is_named_and_the_run_goes_on(
     assert "Current thread" in first.log(0).read_text(), "stacks are in the log"
     slurm.wait("hung", "train", "complete")
     assert_same_weights(final_weights(slurm, "hung"), undisturbed)
+
+
+STRANGER = """
+import pickle, os, socket, struct, sys
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, (sys.argv[1],)
+loaded = pickle.dumps(Payload())
+for place in sys.argv[2:]:
+    host, _, port = place.rpartition(":")
+    for content in (b"", os.urandom(4096), loaded, struct.pack("<Q", 1), bytes(2**16),
+                    struct.pack("<IQ", 0, 2**40), struct.pack(">I", len(loaded)) + loaded):
+        try:
+            with socket.create_connection((host, int(port)), timeout=2) as there:
+                there.sendall(content)
+                there.settimeout(0.05)
+                answer = there.recv(65536)
+        except OSError as error:
+            answer = type(error).__name__
+        print(place, len(content), answer, flush=True)
+"""
+
+
+def listening(processes: set[int]) -> list[str]:
+    """Return the addresses that processes listen on."""
+    said = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+    found = []
+    for line in said.splitlines():
+        if {int(number) for number in re.findall(r"pid=(\d+)", line)} & processes:
+            found.append(line.split()[3])
+    return found
+
+
+def test_a_stranger_who_sends_to_every_port_changes_nothing(
+    slurm: SlurmCli, prepared: Prepared, undisturbed: dict[str, Any]
+) -> None:
+    """While ranks of two nodes train; nothing but their own gloo listens, on one interface."""
+    prepared("scanned", *LENGTH)
+    submit(slurm, "scanned")
+    wait_until(lambda: step_of(slurm, "scanned") > 10)
+    ranks = set(ranks_of(slurm).values())
+    every = {int(entry.name) for entry in Path("/proc").glob("[0-9]*")}
+    ours = {n for n in every if str(slurm.folder) in command_of(n)}
+    places = listening(ours)
+    assert listening(ranks) == places, "neither torchrun nor a supervisor listens"
+    assert len({place.rpartition(":")[0] for place in places}) == 1, places
+    assert not [place for place in places if place.startswith(("*", "0.0.0.0", "["))], places
+    mark = Path(f"/tmp/giblet-mark-{os.getpid()}")
+    with python_for_all():
+        attack = subprocess.run(
+            [sys.executable, "-c", STRANGER, str(mark), *places], user=65534, group=65534,
+            extra_groups=[], cwd="/", capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert len(attack.stdout.splitlines()) == 7 * len(places)
+    slurm.wait("scanned", "train", "complete")
+    assert not mark.exists()
+    assert len(slurm.attempts("scanned", "train")) == 1
+    assert_same_weights(final_weights(slurm, "scanned"), undisturbed)
+
+
+def command_of(process: int) -> str:
+    """Return a process's command; empty when it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 FAULT = """
