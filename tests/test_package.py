@@ -67,3 +67,25 @@ def test_modules_and_functions_are_short(file: Path) -> None:
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0  # type: ignore[operator]
             assert lines <= 40, f"{node.name} has {lines} lines"
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Yield the modules, or what may be modules, that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_test_that_imports_it() -> None:
+    """`__main__` modules are started as processes."""
+    found = {name for file in (ROOT / "tests").rglob("*.py") for name in imported(file)}
+    modules = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in FILES
+        if file.name not in ("__init__.py", "__main__.py")
+    }
+    without = sorted(modules - found)
+    assert without == []

@@ -15,6 +15,7 @@ from giblet_hpc import files
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.errors import StorageError, StoreError
 from giblet_hpc.store import RECORDS, FeatureStore
+from giblet_hpc.zarr_files import create_array, create_group
 
 PART = ArraySpec("stimulus/run1/sound", (6, 4), "float32", {"a": 1}, max_shard_rows=2)
 VALUES = np.arange(24, dtype=np.float32).reshape(6, 4)
@@ -104,3 +105,11 @@ def test_zarr_lists_it_without_a_warning(tmp_path: Path) -> None:
         group = zarr.open_group(tmp_path / "s.zarr", mode="r")
         assert RECORDS in dict(group.members())
         np.testing.assert_array_equal(group["stimulus/run1/sound"][:], VALUES)
+
+
+def test_an_array_has_the_chunks_and_shards_of_its_spec(tmp_path: Path) -> None:
+    create_group(tmp_path / "g")
+    create_group(tmp_path / "g")
+    array = create_array(tmp_path / "g", "a", PART, PART.shape)
+    assert (array.chunks, array.shards) == ((1, 4), (2, 4))
+    assert zarr.open_group(tmp_path / "g", mode="r")["a"].metadata.zarr_format == 3

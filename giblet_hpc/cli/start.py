@@ -26,6 +26,7 @@ from giblet_hpc.jobs.submit.plan import (
     require_order,
 )
 from giblet_hpc.jobs.submit.submission import Submission
+from giblet_hpc.printable import printable
 from giblet_hpc.runs.paths import RunPaths, Stage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -118,7 +119,7 @@ def start(
         for text in logs.follow(paths, known=shown, ended=logs.Ended(paths)):
             click.echo(text, nl=False, err=True)
     facts = status.describe(paths)
-    click.echo(json.dumps(facts) if as_json else status.as_text(facts))
+    click.echo(json.dumps(facts) if as_json else printable(status.as_text(facts)))
     if wait:
         raise_failure(paths, stages)
 

@@ -28,6 +28,8 @@ WORLD_SIZE = "GIBLET_WORLD_SIZE"
 """How many ranks there are on all nodes."""
 RENDEZVOUS = "GIBLET_RENDEZVOUS"
 """File by which the ranks of all nodes find each other."""
+MEETING = "GIBLET_MEETING"
+"""Private folder on the node in which its ranks, where there are no others, find each other."""
 SAFE_PATH = "PYTHONSAFEPATH"
 """Keeps Python from importing what lies in the working folder, where others may write."""
 

@@ -19,7 +19,7 @@ from torch.distributed.run import main as torchrun
 from giblet_hpc.files import write_json
 from giblet_hpc.runs.attempt_paths import AttemptPaths
 from giblet_hpc.runs.beacon import end_with_supervisor
-from giblet_hpc.runs.environment import FIRST_RANK, LOCAL, NODE, attempt_folder, host
+from giblet_hpc.runs.environment import FIRST_RANK, LOCAL, MEETING, NODE, attempt_folder, host
 
 CLEANUP_SECONDS = 10.0
 """Less than torchrun waits before it kills the ranks that are left."""
@@ -45,6 +45,7 @@ def main() -> int:
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     try:
         with private_folder() as folder:
+            os.environ[MEETING] = str(folder)
             torchrun([*rendezvous(folder), *sys.argv[1:]])
     except ChildFailedError as error:
         rank, code = record_failures(error.failures)
@@ -63,7 +64,6 @@ def private_folder() -> Iterator[Path]:
         yield Path(os.environ[LOCAL])
         return
     with tempfile.TemporaryDirectory(prefix="giblet-") as folder:
-        os.environ[LOCAL] = folder
         yield Path(folder)
 
 

@@ -148,7 +148,7 @@ def _store(here: World, timeout: timedelta) -> dist.Store:  # type: ignore[name-
     On one node a file in a private folder; on several nodes rank 0's, with a key.
     """
     if here.size == here.local_size:
-        file = str(Path(os.environ[env.LOCAL]) / "rendezvous")
+        file = str(Path(os.environ[env.MEETING]) / "ranks")
         return dist.FileStore(file, here.size)  # type: ignore[attr-defined]
     shared = Path(os.environ[env.RENDEZVOUS])
     if here.is_main:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from giblet_hpc.cli import start, target
+from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.jobs.profiles import local_cluster
+from giblet_hpc.runs.paths import RunPaths
+
+
+def test_one_machine_has_nobody_to_ask_for_time() -> None:
+    with pytest.raises(ConfigError, match="--sweep needs a cluster"):
+        start.check_choices(local_cluster(), {"time": None, "axes": ("train.lr=1,2",)})
+    start.check_choices(Cluster(name="c"), {"time": "1:00:00"})
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ({"status": "stopped"}, JobError),
+        ({"status": "failed", "reason": "x", "exit_code": 2}, ConfigError),
+        ({"status": "failed", "reason": "x", "exit_code": 1}, JobError),
+    ],
+)
+def test_a_stage_that_failed_is_an_error_of_the_command(
+    run_folder: RunPaths, state: dict[str, object], kind: type[Exception]
+) -> None:
+    run_folder.update_state("train", **state)
+    with pytest.raises(kind):
+        start.raise_failure(run_folder, ("train",))
+
+
+@pytest.mark.parametrize("name", ["a", "ann's run", "x.1"])
+def test_names_that_folders_can_have(name: str) -> None:
+    assert target.check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "../up", "a/b", "-x", ".hidden", "a\nb"])
+def test_names_that_they_cannot(name: str) -> None:
+    with pytest.raises(ConfigError):
+        target.check_name(name)

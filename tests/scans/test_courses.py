@@ -1,0 +1,84 @@
+"""A subject's scans in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from giblet_hpc.config import io
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.digests import Digests
+from giblet_hpc.errors import ConfigError, DataError
+from giblet_hpc.scans import courses, files
+from giblet_hpc.scans.masks import mask_array
+from giblet_hpc.scans.volumes import Grid
+from giblet_hpc.store import FeatureStore
+
+MASK = np.ones((2, 2, 1), dtype=bool)
+GRID = Grid((2, 2, 1), tuple(tuple(float(v) for v in row) for row in np.eye(4)))
+
+
+@pytest.fixture
+def config(tmp_path: Path, demo_config: str) -> RunConfig:
+    settings = [
+        f"study.root={tmp_path}", "study.runs=[{name: a, trs: 12, film: a.mp4}, {name: b, trs: 8, film: b.mp4}]",
+        "bold.files=s{subject}.nii.gz", "bold.detrend=false", "bold.high_pass=null",
+        "bold.max_missing_trs=4", "split.test_runs=[b]", "bold.regions=null", "evaluate.best_r=null",
+    ]  # fmt: skip
+    return io.load(Path(demo_config), settings)
+
+
+def write(config: RunConfig, tmp_path: Path, scans: np.ndarray, run: str) -> FeatureStore:
+    image = nibabel.Nifti1Image(scans.astype(np.float32), np.eye(4))
+    image.header.set_zooms((1, 1, 1, config.study.tr))
+    nibabel.save(image, tmp_path / "s1.nii.gz")
+    store = FeatureStore(tmp_path / "store.zarr")
+    store.plan([])
+    digests = Digests(store)
+    mask = mask_array(config, ("1",), GRID, digests)
+    arrays = courses.course_arrays(config, ("1",), {"a": 12, "b": 8}, digests, mask=mask, voxels=4)[
+        "1", run
+    ]
+    store.plan(arrays)
+    courses.write_courses(config, store, arrays, mask=MASK, subject="1", run_name=run)
+    return store
+
+
+def test_runs_that_follow_each_other_in_a_file(config: RunConfig, tmp_path: Path) -> None:
+    scans = np.random.default_rng(0).normal(100, 5, (2, 2, 1, 20))
+    store = write(config, tmp_path, scans, "b")
+    own = scans.reshape(4, 20)[:, 12:].T
+    expected = (own - own.mean(axis=0)) / own.std(axis=0)
+    np.testing.assert_allclose(store.read("bold/1/b"), expected, atol=1e-3)
+    np.testing.assert_allclose(store.read("stats/1/b")[0], own.mean(axis=0), rtol=1e-4)
+    assert store.read("valid/1/b").all()
+    assert files.rows_in_file(config, "b") == [12, 20]
+    assert files.rows_in_file(config, "a") == [0, 12]
+
+
+def test_trs_without_data_at_the_end_are_left_out(config: RunConfig, tmp_path: Path) -> None:
+    scans = np.random.default_rng(0).normal(100, 5, (2, 2, 1, 20))
+    scans[..., 17:] = 0
+    store = write(config, tmp_path, scans, "b")
+    assert store.read("valid/1/b").tolist() == [1] * 5 + [0] * 3
+    assert not store.read("bold/1/b")[5:].any()
+
+
+def test_too_many_missing_and_infinite_values(config: RunConfig, tmp_path: Path) -> None:
+    scans = np.random.default_rng(0).normal(100, 5, (2, 2, 1, 20))
+    scans[..., 14:] = 0
+    with pytest.raises(DataError, match="only 2 of 8 TRs of run b hold data"):
+        write(config, tmp_path, scans, "b")
+    scans[0, 0, 0, 3] = np.inf
+    with pytest.raises(DataError, match="1 voxels inside the mask hold NaN or infinity in run a"):
+        write(config, tmp_path, scans, "a")
+
+
+def test_a_run_whose_length_is_not_given(config: RunConfig) -> None:
+    run = config.study.runs[0].model_copy(update={"trs": None})
+    study = config.study.model_copy(update={"runs": (run,)})
+    with pytest.raises(ConfigError, match="`trs` is needed"):
+        files.rows_in_file(config.model_copy(update={"study": study}), "a")
