@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -52,6 +52,8 @@ def main() -> int:
         sys.stderr.write(f"rank {rank} ended with exit code {code}\n")
         return 1
     except SignalException as error:
+        # Ranks of other nodes may be waiting for this node's.
+        record_end([])
         sys.stderr.write(f"torchrun was stopped by {error.sigval.name}\n")
         return 1
     return 0
@@ -97,16 +99,20 @@ def record_failures(failures: Mapping[int, ProcessFailure]) -> tuple[int, int]:
         for rank, failure in failures.items()
         if failure.timestamp - began < CLEANUP_SECONDS
     ]
+    record_end(ended)
+    return next(((rank, code) for rank, code in ended if code < 0), ended[0])
+
+
+def record_end(ended: Sequence[tuple[int, int]]) -> None:
+    """Write down that this node's ranks have ended, and with which codes those that did first."""
     folder = attempt_folder()
     if folder is not None:
-        node = int(os.environ.get(NODE, "0"))
         facts = {
             "host": host(),
             "time": time.time(),
             "ended": [{"rank": rank, "exit_code": code} for rank, code in ended],
         }
-        write_json(AttemptPaths(folder).agent(node), facts)
-    return next(((rank, code) for rank, code in ended if code < 0), ended[0])
+        write_json(AttemptPaths(folder).agent(int(os.environ.get(NODE, "0"))), facts)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ GREETING_SECONDS = 10.0
 ACQUAINTANCES = 256
 """Connections that may be open before they have shown that they know the key."""
 WELCOME = "welcome"
+ASK_SECONDS = 2.0
 LEAST_WAIT, MOST_WAIT = 0.001, 0.05
 UNREACHABLE = "can the nodes reach each other by name? `giblet-hpc doctor` tries it"
 
@@ -265,7 +266,14 @@ def open_store(file: Path, others: int, *, timeout: timedelta) -> KeyedStore:
     return store
 
 
-def join_store(file: Path, rank: int, *, patience: timedelta, timeout: timedelta) -> KeyedStore:
+def join_store(
+    file: Path,
+    rank: int,
+    *,
+    patience: timedelta,
+    timeout: timedelta,
+    gone: Callable[[], bool] = lambda: False,
+) -> KeyedStore:
     """Return the store that rank 0 has opened.
 
     Parameters
@@ -278,15 +286,24 @@ def join_store(file: Path, rank: int, *, patience: timedelta, timeout: timedelta
         How long rank 0 is waited for.
     timeout : timedelta
         How long a key is waited for.
+    gone : callable
+        Whether rank 0 will not come any more; asked now and then.
 
     Raises
     ------
+    ConnectionError
+        When it will not.
     NodeError
         When rank 0 cannot be found or reached in time, or the file is not this user's.
     """
     end = time.monotonic() + patience.total_seconds()
     last = "rank 0 has not said where it is"
+    asked = time.monotonic()
     while time.monotonic() < end:
+        if time.monotonic() - asked > ASK_SECONDS:
+            asked = time.monotonic()
+            if gone():
+                raise ConnectionError("Connection closed by peer: node 0 has ended")
         facts = _read_private(file)
         for place in facts["places"] if facts else ():
             try:

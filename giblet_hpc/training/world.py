@@ -15,7 +15,9 @@ import torch
 import torch.distributed as dist
 
 from giblet_hpc.errors import NodeError
+from giblet_hpc.files import read_json
 from giblet_hpc.runs import environment as env
+from giblet_hpc.runs.attempt_paths import AttemptPaths
 from giblet_hpc.training import keyed_store
 
 JOIN = timedelta(minutes=15)
@@ -153,4 +155,16 @@ def _store(here: World, timeout: timedelta) -> dist.Store:  # type: ignore[name-
     shared = Path(os.environ[env.RENDEZVOUS])
     if here.is_main:
         return keyed_store.open_store(shared, here.size - 1, timeout=timeout)
-    return keyed_store.join_store(shared, here.rank, patience=JOIN, timeout=timeout)
+    return keyed_store.join_store(
+        shared, here.rank, patience=JOIN, timeout=timeout, gone=_node_0_has_ended
+    )
+
+
+def _node_0_has_ended() -> bool:
+    """Return whether node 0's supervisor, or its torchrun, has written down its end."""
+    folder = env.attempt_folder()
+    if folder is None:
+        return False
+    files = AttemptPaths(folder)
+    record = files.node(0)
+    return files.agent(0).is_file() or (record.is_file() and "ended" in read_json(record))

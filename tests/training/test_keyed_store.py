@@ -176,6 +176,16 @@ def test_a_rank_0_that_never_comes_is_said(tmp_path: Path) -> None:
         join_store(tmp_path / "none", 1, patience=timedelta(seconds=0.2), timeout=PATIENCE)
 
 
+def test_a_rank_0_that_has_ended_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyed_store, "ASK_SECONDS", 0.1)
+    begin = time.monotonic()
+    with pytest.raises(ConnectionError, match="Connection closed by peer"):
+        join_store(tmp_path / "none", 1, patience=PATIENCE, timeout=PATIENCE, gone=lambda: True)
+    assert time.monotonic() - begin < 5
+
+
 @contextlib.contextmanager
 def ends(key: bytes, other: bytes) -> Iterator[tuple[Channel, Channel, socket.socket]]:
     """A client, a server, and the client's bare connection."""

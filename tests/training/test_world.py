@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 
 from giblet_hpc.errors import NodeError
+from giblet_hpc.files import write_json
+from giblet_hpc.runs.attempt_paths import AttemptPaths
 from giblet_hpc.training import world as worlds
 from giblet_hpc.training.world import World
 
@@ -28,3 +31,19 @@ def test_ranks_without_the_gpus_they_were_given(monkeypatch: pytest.MonkeyPatch)
         worlds.world(timeout=timedelta(seconds=1)),
     ):
         pass
+
+
+def test_other_nodes_see_that_node_0_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not worlds._node_0_has_ended(), "without a supervisor nobody writes it down"
+    monkeypatch.setenv("GIBLET_ATTEMPT", str(tmp_path))
+    files = AttemptPaths(tmp_path)
+    assert not worlds._node_0_has_ended()
+    write_json(files.node(0), {"host": "n1"})
+    assert not worlds._node_0_has_ended()
+    write_json(files.node(0), {"host": "n1", "ended": 1.0})
+    assert worlds._node_0_has_ended()
+    write_json(files.node(0), {"host": "n1"})
+    write_json(files.agent(0), {"ended": []})
+    assert worlds._node_0_has_ended()
