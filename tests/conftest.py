@@ -58,7 +58,7 @@ class Cli:
         self.runs = folder / "runs"
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "giblet_hpc.cli", *arguments]
+        return [sys.executable, "-P", "-m", "giblet_hpc.cli", *arguments]
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import grp
 import json
 import os
-import pwd
 import re
 import shutil
 import socket
@@ -16,7 +14,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
@@ -24,14 +21,12 @@ import pytest
 
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs.record import lease
-from tests.conftest import leave_out, python_for_all
+from tests.conftest import leave_out
 from tests.slurm.conftest import (
-    PROFILE,
     Prepared,
     SlurmCli,
     options_of,
     queue,
-    start_cluster,
     wait_until,
 )
 
@@ -187,103 +182,6 @@ def test_the_doctor_measures_between_nodes(slurm: SlurmCli) -> None:
     assert again.returncode == 1
     assert re.search(r"fail\s+all-reduce: 32 MiB over 4 ranks.*; it was", again.stdout)
     assert slurm("runs").stdout.count(".doctor") == 0
-
-
-USERS = ("giblet-ann", "giblet-ben")
-
-
-@pytest.fixture
-def members() -> Iterator[None]:
-    """Two ordinary users of one group, who can reach this Python."""
-    subprocess.run(["groupadd", "--force", "giblet-lab"], check=True)
-    for user in USERS:
-        subprocess.run(
-            ["useradd", "--no-create-home", "--gid", "giblet-lab", user],
-            check=False, capture_output=True,
-        )  # fmt: skip
-    with python_for_all():
-        yield
-    for user in USERS:
-        subprocess.run(["userdel", user], check=True, capture_output=True)
-    subprocess.run(["groupdel", "giblet-lab"], check=False, capture_output=True)
-
-
-def as_user(
-    user: str, cli: SlurmCli, *arguments: str, check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    account = pwd.getpwnam(user)
-    command = [
-        "setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups",
-        *cli.command(*arguments),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command,
-        cwd=cli.folder,
-        env={**os.environ, "HOME": str(cli.folder), "USER": user, "LOGNAME": user,
-             "GIBLET_RUNS": str(cli.runs), "SLURM_CONF": os.environ["SLURM_CONF"]},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-    )  # fmt: skip
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-@pytest.mark.users
-def test_with_accounting_as_ordinary_users_of_one_group(
-    cluster: Any, members: None, study_folder: Path
-) -> None:
-    """Two members share a store; each reads the other's run, and cannot change it."""
-    folder = Path(f"/tmp/giblet-acct-{os.getpid()}")
-    lab = Path(f"/tmp/giblet lab {os.getpid()}")
-    lab.mkdir()
-    second = start_cluster(folder, accounting=True)
-    before = os.environ["SLURM_CONF"]
-    os.environ["SLURM_CONF"] = str(second.conf)
-    try:
-        subprocess.run(
-            ["sacctmgr", "-i", "add", "cluster", "giblet"], check=False, capture_output=True
-        )
-        group = grp.getgrnam("giblet-lab").gr_gid
-        os.chown(lab, -1, group)
-        lab.chmod(0o2770)
-        data = lab / "data"
-        shutil.copytree(study_folder, data)
-        (lab / "profile.yaml").write_text(PROFILE + "group: giblet-lab\n")
-        cli = SlurmCli(lab, lab / "profile.yaml")
-        cli.runs = lab / "all runs"
-        cli.runs.mkdir()
-        for path in (lab, *lab.rglob("*")):
-            os.chown(path, -1, group)
-            path.chmod(0o2770 if path.is_dir() else 0o640)
-        options = options_of(data, lab / "store.zarr", ["train.epochs=2"])
-        where = ["--cluster", str(cli.profile), *TWO]
-        as_user(USERS[0], cli, "submit", "pipeline", *options, "--name", "ann's run", *where)
-        cli.wait("ann's run", "evaluate", "complete", 300)
-        commits = {p: p.stat().st_mtime_ns for p in (lab / "store.zarr").rglob("commits/**/*.json")}
-        assert commits
-        as_user(USERS[1], cli, "submit", "pipeline", *options, "--name", "ben", *where)
-        cli.wait("ben", "evaluate", "complete", 300)
-        assert {p: p.stat().st_mtime_ns for p in commits} == commits, "nothing is made twice"
-        assert "model r" in as_user(USERS[1], cli, "scores", "ann's run").stdout
-        refused = as_user(USERS[1], cli, "cancel", "ann's run", check=False)
-        assert refused.returncode != 0
-        writable = [
-            path for path in (cli.runs / "ann's run").rglob("*")
-            if path.stat().st_mode & 0o022 and not path.is_symlink()
-        ]  # fmt: skip
-        assert not writable
-        said = subprocess.run(
-            ["sacct", "-X", "-n", "-P", "-a", "-o", "JobName,User,State"],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        assert "giblet-ann-s-run-train|giblet-ann|COMPLETED" in said
-    finally:
-        second.down()
-        os.environ["SLURM_CONF"] = before
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(lab, ignore_errors=True)
 
 
 @pytest.fixture
