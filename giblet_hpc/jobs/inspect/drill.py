@@ -23,6 +23,7 @@ from giblet_hpc.runs.paths import RunPaths
 
 FAULTS: tuple[Fault, ...] = ("preempt", "kill-node", "walltime")
 POLL_SECONDS = 1.0
+SPARE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def inject_fault(paths: RunPaths, fault: Fault) -> Attempt:
 
 
 def _short_limit(attempt: Attempt, lead_seconds: int) -> int:
-    """Return a time limit in minutes that leaves the lead, and a little more."""
-    minutes = (time.time() - attempt.facts()["started"] + lead_seconds) / 60
-    return math.ceil(minutes) + 1
+    """Return a time limit in whole minutes that leaves the lead, and a little more."""
+    seconds = time.time() - attempt.facts()["started"] + lead_seconds + SPARE_SECONDS
+    return math.ceil(seconds / 60)
 
 
 def observe(

@@ -32,7 +32,8 @@ def test_a_run_that_does_not_train_cannot_be_hit(paths: RunPaths) -> None:
 def test_the_limit_leaves_the_lead(paths: RunPaths) -> None:
     attempt = begin(paths, Place("slurm", "7", 0), "train", {"nodes": 1})
     attempt.note(started=time.time() - 600)
-    assert drill._short_limit(attempt, 120) == 14
+    assert drill._short_limit(attempt, 120) == 13
+    assert drill._short_limit(attempt, 160) == 13 and drill._short_limit(attempt, 170) == 14
 
 
 def test_only_processes_of_this_very_run_are_killed(tmp_path: Path) -> None:
