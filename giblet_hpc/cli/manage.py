@@ -30,7 +30,7 @@ from giblet_hpc.jobs.record.resources import spread
 from giblet_hpc.jobs.schedulers.base import Fault
 from giblet_hpc.jobs.submit import checks, control, forks
 from giblet_hpc.jobs.submit.plan import remaining, size_again
-from giblet_hpc.runs.paths import STAGES, RunPaths
+from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
 from giblet_hpc.trust import require_mine
 
 
@@ -40,6 +40,12 @@ from giblet_hpc.trust import require_mine
 @size_options
 @time_option
 @click.option("--from", "step", type=click.IntRange(1), help="Go back to this step's checkpoint.")
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(STAGES),
+    help="Of what is left, only this stage; may be given more than once.",
+)
 @checks_option
 @wait_option
 @json_option
@@ -52,6 +58,7 @@ def resubmit_command(
     nodes: int | None,
     time: str | None,
     step: int | None,
+    only: tuple[Stage, ...],
     no_checks: bool,
     wait: bool,
     as_json: bool,
@@ -69,13 +76,14 @@ def resubmit_command(
         size = spread(profile, gpus=gpus, ranks=ranks, nodes=nodes)
     else:
         size = size_again(paths, profile, moved=cluster_choice is not None)
-    config, left = paths.load_config(), remaining(paths, STAGES)
+    stages = tuple(stage for stage in STAGES if stage in (only or STAGES))
+    config, left = paths.load_config(), remaining(paths, stages)
     checks.require_possible(config, left, profile=profile, size=size, paths=paths)
     if "train" in left and not no_checks:
         check_place([paths.root, config.study.store or paths.root], profile, size)
     if step:
         control.go_back(paths, step)
-    start(paths, STAGES, profile=profile, size=size, wait=wait, as_json=as_json, time=time)
+    start(paths, stages, profile=profile, size=size, wait=wait, as_json=as_json, time=time)
 
 
 @click.command("cancel")

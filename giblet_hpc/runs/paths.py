@@ -344,8 +344,12 @@ class RunPaths:
                 hint=self.command(f"submit {stage} --name"),
             )
 
+    def queued_later_stages(self, stage: Stage) -> list[Stage]:
+        """Return the stages after a stage that are queued."""
+        later = STAGES[STAGES.index(stage) + 1 :]
+        return [name for name in later if self.stage_state(name).get("status") == "queued"]
+
     def unqueue_later_stages(self, stage: Stage) -> None:
         """Say of the stages after a stage that they will not start."""
-        for later in STAGES[STAGES.index(stage) + 1 :]:
-            if self.stage_state(later).get("status") == "queued":
-                self.update_state(later, status="not started", job="")
+        for later in self.queued_later_stages(stage):
+            self.update_state(later, status="not started", job="")

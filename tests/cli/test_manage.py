@@ -28,3 +28,15 @@ def test_a_run_of_somebody_else_is_not_taken_up(invoke: Invoke, run_folder: RunP
     assert "belongs to user 12345: it is not worked on as you" in done.stderr
     assert "belongs to user 12345" in invoke("submit", "train", "--name", "movie", code=2).stderr
     assert "movie" in invoke("status").stdout, "looking is free"
+
+
+def test_only_a_stage_of_what_is_left(
+    invoke: Invoke, run_folder: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(manage, "start", lambda paths, stages, **_: started.append(stages))
+    monkeypatch.setattr(manage, "check_place", lambda *_: None)
+    monkeypatch.setattr(manage.checks, "require_possible", lambda *_, **__: None)
+    invoke("resubmit", "movie")
+    invoke("resubmit", "movie", "--only", "evaluate", "--only", "train")
+    assert started == [("preprocess", "train", "evaluate"), ("train", "evaluate")]

@@ -57,3 +57,13 @@ def test_each_stage_and_part_has_a_file(paths: RunPaths) -> None:
     assert list(paths.parts()) == ["subject-01"]
     paths.unqueue_later_stages("preprocess")
     assert paths.stage_state("train")["status"] == "not started"
+
+
+def test_later_stages_that_are_queued(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    paths.update_state("train", status="queued", job="8")
+    paths.update_state("evaluate", status="queued", job="9")
+    assert paths.queued_later_stages("preprocess") == ["train", "evaluate"]
+    paths.unqueue_later_stages("train")
+    assert paths.queued_later_stages("preprocess") == ["train"]
+    assert paths.stage_state("evaluate")["status"] == "not started"

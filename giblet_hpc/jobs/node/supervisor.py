@@ -311,9 +311,11 @@ class Supervisor:
         held = lease.read(paths)
         if held is None or self._place.job not in held.jobs:
             return
+        stages = [self._stage, *paths.queued_later_stages(self._stage)]
         lease.release(paths, held)
         command = [sys.executable, "-P", "-m", "giblet_hpc.cli", "resubmit", paths.name,
                    "--no-checks", "--runs", str(paths.root.parent)]  # fmt: skip
+        command += [word for stage in stages for word in ("--only", stage)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             paths.update_state(
