@@ -43,7 +43,7 @@ from giblet_hpc.files import (
     sha256_json,
     write_json,
 )
-from giblet_hpc.trust import append
+from giblet_hpc.trust import append, make_private_folder
 from giblet_hpc.zarr_files import create_array, create_empty_array, create_group
 
 RECORDS = ".giblet"
@@ -82,6 +82,7 @@ class FeatureStore:
         new = [spec for spec in specs if self._recorded_fingerprint(spec.name) != spec.fingerprint]
         if self.exists() and not new:
             return
+        make_private_folder(self.path)
         with self.shared():
             self._records.mkdir(parents=True, exist_ok=True)
             with append(self._records / "plan.lock") as lock:

@@ -59,6 +59,20 @@ def append(path: Path, mode: int = 0o666) -> IO[bytes]:
     )
 
 
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only this user can enter, unless it is there.
+
+    Its mode is set, not only asked for: a default access list of the folder around it would have
+    more say than the umask.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    path.chmod(0o700)
+
+
 def owner(path: Path) -> str:
     """Return the name of the user whom a file, or a link, belongs to."""
     number = path.lstat().st_uid

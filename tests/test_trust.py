@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,26 @@ def test_a_folder_of_somebody_else_is_not_worked_in(tmp_path: Path) -> None:
     os.chown(tmp_path, STRANGER, STRANGER)
     with pytest.raises(ConfigError, match=f"run a in {tmp_path} belongs to user {STRANGER}"):
         trust.require_mine(tmp_path, what="run a")
+
+
+def test_a_private_folder_is_private_under_any_umask_and_one_that_is_there_stays(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0)
+    try:
+        trust.make_private_folder(tmp_path / "a" / "run")
+        (tmp_path / "shared").mkdir(mode=0o770)
+        trust.make_private_folder(tmp_path / "shared")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a" / "run").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o770
+
+
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="needs setfacl")
+def test_a_default_access_list_opens_no_private_folder(tmp_path: Path) -> None:
+    command = ["setfacl", "-d", "-m", f"u:{STRANGER}:rwx", str(tmp_path)]
+    if subprocess.run(command, check=False).returncode:
+        pytest.skip("this file system has no access lists")
+    trust.make_private_folder(tmp_path / "run")
+    assert (tmp_path / "run").stat().st_mode & 0o077 == 0

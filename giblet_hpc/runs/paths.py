@@ -14,6 +14,7 @@ from giblet_hpc.errors import ConfigError, DataError, JobError
 from giblet_hpc.files import read_json, sha256_json, write_json
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.attempt_paths import AttemptPaths
+from giblet_hpc.trust import make_private_folder
 
 if TYPE_CHECKING:
     from giblet_hpc.config.run import RunConfig
@@ -229,7 +230,7 @@ class RunPaths:
 
         self.require_same(config)
         if not self.config.is_file():
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.root)
             write_json(self.format, {"format": FORMAT})
             io.save(config, self.config)
 
