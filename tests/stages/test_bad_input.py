@@ -117,7 +117,7 @@ def test_one_screen_and_exit_2(case: str, data: Path, cli: Cli, demo_config: str
 def test_no_config_and_no_run(cli: Cli) -> None:
     done = cli("run", "preprocess", "--config", "none.yaml", check=False)
     assert_one_screen(done, "config not found: none.yaml")
-    assert_one_screen(cli("submit", "train", check=False), "no runs in ")
+    assert_one_screen(cli("submit", "train", check=False), "no runs of yours in ")
 
 
 def test_store_of_other_settings(data: Path, cli: Cli, demo_config: str) -> None:
