@@ -23,7 +23,7 @@ from tests.slurm.conftest import (
     queue,
     wait_until,
 )
-from tests.slurm.test_operations import TWO, USERS, as_user, members  # noqa: F401 - a fixture
+from tests.slurm.test_lab import TWO, USERS, as_user, members  # noqa: F401 - a fixture
 from tests.slurm.test_survival import preempt, ranks_of, step_of
 
 pytestmark = [pytest.mark.slurm, pytest.mark.container]
