@@ -82,6 +82,22 @@ def owner(path: Path) -> str:
         return f"user {number}"
 
 
+def own_folder(path: Path) -> Path:
+    """Return where a folder's name leads, which is written to and may be shared.
+
+    Raises
+    ------
+    ConfigError
+        When the name is a link that another user has put there.
+    """
+    if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), ROOT):
+        raise ConfigError(
+            f"study.store: {path} is a link that belongs to {owner(path)}",
+            hint=f"if it leads where you mean, name that folder: {path.resolve()}",
+        )
+    return path.resolve()
+
+
 def is_mine(path: Path) -> bool:
     """Return whether a file, or a link, belongs to this user."""
     try:

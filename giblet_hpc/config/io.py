@@ -15,7 +15,7 @@ from giblet_hpc.config.section import Section
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import sha256_json, write_text
 from giblet_hpc.limits import require_text
-from giblet_hpc.trust import read_text
+from giblet_hpc.trust import own_folder, read_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,7 +118,7 @@ def validate(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     )
     store = config.study.store or Path("stores") / f"{config.study.name}.zarr"
     study = config.study.model_copy(
-        update={"root": config.study.root.resolve(), "store": store.resolve()}
+        update={"root": config.study.root.resolve(), "store": own_folder(store)}
     )
     return config.model_copy(update={"study": study})
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,14 @@ def test_every_field_is_documented() -> None:
     for section in [schema, *schema["$defs"].values()]:
         for name, field in section.get("properties", {}).items():
             assert field.get("description") or "$ref" in field, name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_store_by_a_link_of_somebody_elses_is_refused(tmp_path: Path) -> None:
+    link = tmp_path / "store.zarr"
+    link.symlink_to(tmp_path / "mine")
+    setting = f"study.store={link}"
+    assert config_io.load(DEMO, [setting]).study.store == tmp_path / "mine"
+    os.chown(link, 12345, 12345, follow_symlinks=False)
+    with pytest.raises(ConfigError, match="is a link that belongs to user 12345"):
+        config_io.load(DEMO, [setting])

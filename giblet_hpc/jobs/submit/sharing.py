@@ -13,7 +13,7 @@ from pathlib import Path
 
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.runs.attempt_paths import RENDEZVOUS
-from giblet_hpc.trust import is_mine, owner
+from giblet_hpc.trust import own_folder
 
 RUN_MODE = 0o2750
 STORE_MODE = 0o2770
@@ -58,13 +58,8 @@ def share(run: Path, store: Path | None, group: str) -> None:
 
 
 def _give_store(store: Path, number: int, group: str) -> None:
-    if store.is_symlink() and not is_mine(store):
-        raise ConfigError(
-            f"study.store: {store} is a link that belongs to {owner(store)}",
-            hint="name the folder that you mean",
-        )
-    store.mkdir(parents=True, exist_ok=True)
-    target = store.resolve()
+    target = own_folder(store)
+    target.mkdir(parents=True, exist_ok=True)
     if any(target.iterdir()) and not (target / RECORDS).is_dir():
         raise ConfigError(
             f"study.store: {target} holds other things than a store: it is not given to {group}",
