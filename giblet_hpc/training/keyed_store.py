@@ -37,7 +37,7 @@ ACQUAINTANCES = 256
 """Connections that may be open before they have shown that they know the key."""
 WELCOME = "welcome"
 ASK_SECONDS = 2.0
-LEAST_WAIT, MOST_WAIT = 0.001, 0.05
+LEAST_WAIT, MOST_WAIT, MOST_LOOK_WAIT = 0.001, 0.05, 0.5
 UNREACHABLE = "can the nodes reach each other by name? `giblet-hpc doctor` tries it"
 
 
@@ -298,7 +298,7 @@ def join_store(
     """
     end = time.monotonic() + patience.total_seconds()
     last = "rank 0 has not said where it is"
-    asked = time.monotonic()
+    asked, pause = time.monotonic(), MOST_WAIT
     while time.monotonic() < end:
         if time.monotonic() - asked > ASK_SECONDS:
             asked = time.monotonic()
@@ -310,7 +310,9 @@ def join_store(
                 return KeyedStore(timeout, _connect(place, facts["port"], facts["key"], rank))
             except OSError as error:
                 last = f"{place} port {facts['port']}: {error}"
-        time.sleep(MOST_WAIT)
+        # Many ranks look into one folder, which a whole cluster may share.
+        time.sleep(pause)
+        pause = min(2 * pause, MOST_LOOK_WAIT)
     raise NodeError(
         f"the nodes did not find each other within {patience.total_seconds():.0f} s: {last}",
         hint=UNREACHABLE,
