@@ -54,5 +54,4 @@ done
 mkdir -p /var/lib/apptainer/mnt/session
 # Virtual machines of this kind lack a capability that root's containers ask for otherwise.
 sed -i 's/^root default capabilities = .*/root default capabilities = no/' /etc/apptainer/apptainer.conf
-chmod 666 /dev/fuse
 apptainer --version >/dev/null

@@ -23,6 +23,8 @@ PROGRAMS = (
 BASE = "localhost/giblet-base"
 TAG = "localhost/giblet-tests"
 BUILDER = "giblet-builder"
+FUSE = Path("/dev/fuse")
+found_modes: list[int] = []
 SITE = "/opt/giblet/lib/python3.11/site-packages"
 
 
@@ -43,10 +45,18 @@ def need_tools() -> None:
         leave_out("container", f"{reason}; container/testbed/install.sh installs what is missing")
 
 
+def open_devices() -> None:
+    """Let ordinary users mount by FUSE, as they may on nodes of clusters, until `remove`."""
+    if FUSE.exists() and not found_modes:
+        found_modes.append(FUSE.stat().st_mode)
+        FUSE.chmod(0o666)
+
+
 @functools.cache
 def build() -> Built:
     """Build base, image and SIF; the SIF as an ordinary user."""
     need_tools()
+    open_devices()
     folder = Path(f"/tmp/giblet-image-{os.getpid()}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -80,7 +90,9 @@ def build() -> Built:
 
 
 def remove() -> None:
-    """Remove what was built, if anything was."""
+    """Remove what was built, if anything was, and leave devices as they were found."""
+    if found_modes:
+        FUSE.chmod(found_modes.pop())
     if build.cache_info().currsize:
         folder = build().folder
         subprocess.run(["buildah", "rmi", "--all", "--force"], check=False, capture_output=True)
