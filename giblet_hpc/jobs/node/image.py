@@ -25,7 +25,7 @@ HOST_PYTHON = sys.executable
 HOME = "/opt/giblet-home"
 """Where HOME is inside: not under /tmp, over which the host's is mounted."""
 FORWARDED = ("NCCL_", "TORCH_", "GLOO_", "FI_", "UCX_", "CUDA_", "NVIDIA_", "OMP_",
-             "GIBLET_", "MPICH_", "CXI_")  # fmt: skip
+             "GIBLET_", "MPICH_", "CXI_", "SLINGSHOT_")  # fmt: skip
 INFINIBAND = Path("/dev/infiniband")
 NCCL_CONF = Path("/etc/nccl.conf")
 ASK_SECONDS = 30.0
