@@ -70,7 +70,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def rendezvous(folder: Path) -> list[str]:
-    """Return torchrun's options for a rendezvous with nobody, by a file in a private folder."""
+    """Return torchrun's options for a rendezvous with nobody; all it writes is in this folder."""
     return [
         "--nnodes=1",
         "--rdzv-backend=c10d",
@@ -78,6 +78,8 @@ def rendezvous(folder: Path) -> list[str]:
         "--rdzv-conf=store_type=file",
         "--rdzv-id=node",
         "--local-addr=localhost",
+        # By default a folder that stays on the node.
+        f"--log-dir={folder / 'torchelastic'}",
     ]
 
 

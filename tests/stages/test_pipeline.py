@@ -91,11 +91,17 @@ def assert_same_state(a: Any, b: Any) -> None:
 
 
 @pytest.mark.slow
-def test_pipeline_from_files_to_report(cli: Cli, tiny_options: list[str], demo_config: str) -> None:
+def test_pipeline_from_files_to_report(
+    cli: Cli, tiny_options: list[str], demo_config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = cli.folder / "the node's disk"
+    disk.mkdir()
+    monkeypatch.setenv("TMPDIR", str(disk))
     options = ["--config", demo_config, *sets(tiny_options)]
     done = cli("submit", "pipeline", *options, "--ranks", "2", "--wait", "--json")
     facts = json.loads(done.stdout)
     assert {state["status"] for state in facts["stages"].values()} == {"complete"}
+    assert list(disk.iterdir()) == [], "nothing stays on the node"
     run = cli.runs / "demo"
     page = (run / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page), "the page needs no other file"

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def local_folder() -> Iterator[Path]:
     Folders that supervisors of this user could not remove, as they were killed, go first.
     """
     remove_unheld()
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=_prefix()))
     with (folder / f"{HELD}.new").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         # Named only when it is locked: another supervisor may be looking just now.
@@ -34,9 +35,14 @@ def local_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _prefix() -> str:
+    """Return how this node's folders are called: some sites give all nodes one folder for them."""
+    return f"{PREFIX}{socket.gethostname()}-"
+
+
 def remove_unheld() -> None:
     """Remove this user's folders on this node that no process holds any more."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
         with contextlib.suppress(OSError):
             status = folder.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

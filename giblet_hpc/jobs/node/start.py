@@ -96,6 +96,8 @@ def start_stage(
         env.IMAGE: facts["image"], env.GPUS: str(resources.gpus), env.NODE: str(place.node),
         env.HOST: place.host,
         env.SUPERVISOR: str(os.getpid()),
+        # By default a folder that stays on the node.
+        "TORCHINDUCTOR_CACHE_DIR": str(share.local / "inductor"),
         **meeting(place, resources.ranks, share.attempt.files.rendezvous),
     }  # fmt: skip
     make = partial(

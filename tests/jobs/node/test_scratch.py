@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,14 +58,17 @@ def test_what_is_in_use_stays_and_so_does_what_is_no_folder_of_ours(temporary: P
     process, used = holder()
     (temporary / "elsewhere").mkdir()
     (temporary / "elsewhere" / scratch.HELD).touch()
-    link = temporary / f"{scratch.PREFIX}link"
+    link = temporary / f"{scratch._prefix()}link"
     link.symlink_to(temporary / "elsewhere")
-    other = temporary / f"{scratch.PREFIX}empty"
+    other = temporary / f"{scratch._prefix()}empty"
     other.mkdir()
+    elsewhere = temporary / f"{scratch.PREFIX}node7-abc"
+    shutil.copytree(temporary / "elsewhere", elsewhere)
     with scratch.local_folder():
         assert used.is_dir()
     assert link.is_symlink() and (temporary / "elsewhere" / scratch.HELD).is_file()
     assert other.is_dir(), "nothing says that it is an attempt's"
+    assert elsewhere.is_dir(), "another node's locks may not be seen here"
     process.communicate()
     assert process.returncode == 0
     assert not used.exists()
