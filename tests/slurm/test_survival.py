@@ -96,6 +96,10 @@ def run_out_of_time(cli: SlurmCli, name: str, job: str) -> None:
     wait_until(attempt.stop.exists, 60)
     for process in stopped:
         os.kill(process, signal.SIGCONT)
+    wait_until(lambda: "ended" in attempt.facts())
+    # With a minute each, later attempts could be stopped before they begin.
+    wait_until(lambda: any(f"{job} PENDING" in line for line in queue()))
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=10"], check=True)
 
 
 def test_preempted_three_times_and_out_of_time(
