@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from giblet_hpc.jobs.record import excluded
+from giblet_hpc.jobs.record.attempts import Attempt
 from tests.conftest import python_for_all
 from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
 
@@ -72,30 +75,39 @@ def test_two_nodes_of_four_ranks_equal_one_machine(slurm: SlurmCli, prepared: Pr
     assert attempt.facts()["ranks_per_node"] == 4
 
 
-def preempt(cli: SlurmCli, name: str) -> None:
+def preempt(cli: SlurmCli, name: str, *, hold: bool = False) -> None:
     """Have a job of a higher partition take the nodes for a second."""
     wait_until(lambda: step_of(cli, name) > 0)
-    before = len(cli.attempts(name, "train"))
-    subprocess.run(
-        ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
-         "--wrap=srun sleep 1"], check=True, capture_output=True,
-    )  # fmt: skip
-    wait_until(lambda: "ended" in cli.attempts(name, "train")[before - 1].facts())
-    wait_until(lambda: len(cli.attempts(name, "train")) > before)
+    before = cli.attempts(name, "train")
+    with held(cli, before[-1]) if hold else contextlib.nullcontext():
+        subprocess.run(
+            ["sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null",
+             "--wrap=srun sleep 1"], check=True, capture_output=True,
+        )  # fmt: skip
+    wait_until(lambda: "ended" in before[-1].facts())
+    wait_until(lambda: len(cli.attempts(name, "train")) > len(before))
+
+
+@contextlib.contextmanager
+def held(cli: SlurmCli, attempt: Attempt) -> Iterator[None]:
+    """Stop the ranks until they are asked to end: Slurm may take longer than what they have left."""
+    ranks = ranks_of(cli).values()
+    for process in ranks:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+        wait_until(attempt.stop.exists, 60)
+    finally:
+        for process in ranks:
+            os.kill(process, signal.SIGCONT)
 
 
 def run_out_of_time(cli: SlurmCli, name: str, job: str) -> None:
     """Give a job a minute, with a lead of one: Slurm's signal comes when it next looks."""
     wait_until(lambda: step_of(cli, name) > 0)
     attempt = cli.attempts(name, "train")[-1]
-    # Slurm looks twice a minute; what is left of the training might be shorter.
-    stopped = ranks_of(cli).values()
-    for process in stopped:
-        os.kill(process, signal.SIGSTOP)
-    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
-    wait_until(attempt.stop.exists, 60)
-    for process in stopped:
-        os.kill(process, signal.SIGCONT)
+    with held(cli, attempt):
+        subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
     wait_until(lambda: "ended" in attempt.facts())
     # With a minute each, later attempts could be stopped before they begin.
     wait_until(lambda: any(f"{job} PENDING" in line for line in queue()))
@@ -109,7 +121,7 @@ def test_preempted_three_times_and_out_of_time(
     slurm.profile.write_text(slurm.profile.read_text().replace("hang_seconds: 12", ""))
     job = submit(slurm, "tried")
     for _ in range(3):
-        preempt(slurm, "tried")
+        preempt(slurm, "tried", hold=True)
     run_out_of_time(slurm, "tried", job)
     slurm.wait("tried", "train", "complete", 400)
     facts = [attempt.facts() for attempt in slurm.attempts("tried", "train")]
