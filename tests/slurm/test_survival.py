@@ -75,9 +75,18 @@ def test_two_nodes_of_four_ranks_equal_one_machine(slurm: SlurmCli, prepared: Pr
     assert attempt.facts()["ranks_per_node"] == 4
 
 
+def makes_steps(cli: SlurmCli, name: str) -> bool:
+    """Whether the present attempt trains: its log says so seconds before the run's state does."""
+    attempts = cli.attempts(name, "train")
+    if not attempts or "ended" in attempts[-1].facts():
+        return False
+    log = attempts[-1].log(0)
+    return log.is_file() and " train step " in log.read_text(errors="replace")
+
+
 def preempt(cli: SlurmCli, name: str, *, hold: bool = False) -> None:
     """Have a job of a higher partition take the nodes for a second."""
-    wait_until(lambda: step_of(cli, name) > 0)
+    wait_until(lambda: makes_steps(cli, name))
     before = cli.attempts(name, "train")
     with held(cli, before[-1]) if hold else contextlib.nullcontext():
         subprocess.run(
@@ -104,7 +113,7 @@ def held(cli: SlurmCli, attempt: Attempt) -> Iterator[None]:
 
 def run_out_of_time(cli: SlurmCli, name: str, job: str) -> None:
     """Give a job a minute, with a lead of one: Slurm's signal comes when it next looks."""
-    wait_until(lambda: step_of(cli, name) > 0)
+    wait_until(lambda: makes_steps(cli, name))
     attempt = cli.attempts(name, "train")[-1]
     with held(cli, attempt):
         subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=1"], check=True)
