@@ -122,8 +122,10 @@ class FeatureStore:
         create_empty_array(self.path, RECORDS, about)
 
     def _recorded_fingerprint(self, name: str) -> str:
+        """Return what an array is made from; empty when it, or zarr's description, is not there."""
         record = self._array_record(name)
-        return str(read_json(record)["fingerprint"]) if record.is_file() else ""
+        there = record.is_file() and self._description(name).is_file()
+        return str(read_json(record)["fingerprint"]) if there else ""
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
@@ -146,10 +148,15 @@ class FeatureStore:
         record = self._array_record(spec.name)
         if record.is_file():
             known = read_json(record)
-            if known["fingerprint"] == spec.fingerprint:
+            if self._recorded_fingerprint(spec.name) == spec.fingerprint:
                 return
-            # What nobody has written yet is no loss.
-            if not rebuild and any((self._records / "commits" / spec.name).glob("*.json")):
+            # What nobody has written yet is no loss, nor is what cannot be read any more.
+            other = known["fingerprint"] != spec.fingerprint
+            if (
+                other
+                and not rebuild
+                and any((self._records / "commits" / spec.name).glob("*.json"))
+            ):
                 self._refuse(spec, known)
             self._discard(spec.name)
         self._create(spec)
@@ -307,7 +314,7 @@ class FeatureStore:
         if not self._description(name).is_file():
             raise StoreError(
                 f"{self.path}: `{name}` has no zarr.json",
-                hint="`giblet-hpc run preprocess NAME --rebuild` makes the array anew",
+                hint="`giblet-hpc run preprocess NAME` makes the array anew",
             )
         return zarr.open_array(self.path, path=name, mode=mode, zarr_format=3)
 

@@ -164,8 +164,13 @@ def test_an_array_of_the_old_format_is_not_read_in_its_place(store: FeatureStore
         store.path, name=PART.name, shape=PART.shape, dtype="uint8", zarr_format=2, fill_value=9
     )
     assert (folder / ".zarray").is_file()
-    with pytest.raises(StoreError, match="has no zarr.json"):
+    with pytest.raises(StoreError, match="has no zarr.json") as caught:
         store.read(PART.name)
+    assert "run preprocess NAME`" in caught.value.hint
+    store.plan([PART])
+    assert not (folder / ".zarray").exists()
+    store.write(PART, VALUES)
+    np.testing.assert_array_equal(store.read(PART.name), VALUES)
 
 
 @pytest.mark.slow

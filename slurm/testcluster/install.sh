@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the test cluster needs, on Debian or Ubuntu as root; elsewhere says what is missing.
 set -euo pipefail
-wanted=(slurmctld slurmd munged sbatch slurmdbd mariadbd sshd)
+wanted=(slurmctld slurmd munged sbatch slurmdbd mariadbd sshd setfacl)
 missing=()
 for name in "${wanted[@]}"; do
     command -v "$name" >/dev/null || [ -x "/usr/sbin/$name" ] || missing+=("$name")
@@ -18,4 +18,4 @@ printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
 chmod +x /usr/sbin/policy-rc.d
 trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 apt-get install -y -qq --no-install-recommends \
-    slurm-wlm slurmdbd munge mariadb-server openssh-server openssh-client >/dev/null
+    slurm-wlm slurmdbd munge mariadb-server openssh-server openssh-client acl >/dev/null
