@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import grp
+import io
 import os
 import pwd
 import stat
@@ -19,8 +20,8 @@ GROUP_UMASK = 0o027
 """Unless their profile names a group, which may read then."""
 
 
-def read_text(path: Path, *, errors: str = "strict") -> str:
-    """Return the text of a file; of a pipe or a device, which could keep a reader for ever, none.
+def read_bytes(path: Path) -> bytes:
+    """Return what is in a file; of a pipe or a device, which could keep a reader for ever, nothing.
 
     Raises
     ------
@@ -29,10 +30,15 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
         When it is no regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, encoding="utf-8", errors=errors) as handle:
+    with os.fdopen(descriptor, "rb") as handle:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DataError(f"{path} is no regular file")
         return handle.read()
+
+
+def read_text(path: Path, *, errors: str = "strict") -> str:
+    """Return the text of a file, as `read_bytes` reads it."""
+    return io.StringIO(read_bytes(path).decode("utf-8", errors), newline=None).read()
 
 
 def append(path: Path, mode: int = 0o666) -> IO[bytes]:

@@ -31,6 +31,7 @@ from cluster import Cluster
 
 from giblet_hpc.jobs.record import lease
 from giblet_hpc.jobs.record.attempts import Attempt, history
+from giblet_hpc.jobs.schedulers import sealed
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.synthetic import StudySpec, synthesize
 
@@ -217,7 +218,7 @@ class Campaign:
         return f"killed torchrun {process}"
 
     def make_supervisor(self, name: str, attempt: Attempt) -> str:
-        process = self._one(name, "submitit.core._submit")
+        process = self._one(name, sealed.MODULE)
         os.kill(process, signal.SIGKILL)
         return f"killed supervisor {process}"
 

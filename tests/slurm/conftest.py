@@ -16,6 +16,7 @@ import pytest
 
 from giblet_hpc.jobs.record import lease
 from giblet_hpc.jobs.record.attempts import Attempt, all_attempts
+from giblet_hpc.jobs.schedulers import sealed
 from giblet_hpc.runs.environment import TOKEN
 from giblet_hpc.runs.paths import RunPaths, Stage
 from tests.conftest import TINY, Cli, leave_out, sets
@@ -118,7 +119,7 @@ def processes_of(folder: Path) -> list[str]:
             environment = (entry / "environ").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        ours = TOKEN in environment or "submitit.core._submit" in command
+        ours = TOKEN in environment or sealed.MODULE in command
         if ours and str(folder) in command:
             found.append(command)
     return found

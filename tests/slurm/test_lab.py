@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import grp
 import os
+import pickle
 import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,47 @@ def plant_run(cli: SlurmCli, mark: Path) -> None:
         path.touch()
 
 
+class Payload:
+    """Leaves a mark where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.mark),)
+
+
+def require_only_what_was_queued_runs(cli: SlurmCli, mark: Path, options: list[str]) -> None:
+    """While a job waits, a member exchanges the folder of its run for a copy with his own job."""
+    held = cli.profile.with_name("held.yaml")
+    held.write_text(cli.profile.read_text() + "options: {hold: true}\n")
+    where = ["--cluster", str(held), *TWO]
+    as_user(USERS[0], cli, "submit", "pipeline", *options, "--name", "waits", *where)
+    paths = cli.paths("waits")
+    folder = paths.root
+    ben = pwd.getpwnam(USERS[1])
+    folder.rename(folder.with_name("moved away"))
+    shutil.copytree(folder.with_name("moved away"), folder, symlinks=True)
+    planted = list(folder.rglob("*_submitted.pkl"))
+    assert planted
+    for path in planted:
+        path.write_bytes(pickle.dumps(Payload(mark)))
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, ben.pw_uid, ben.pw_gid, follow_symlinks=False)
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    job = paths.recorded_state("preprocess", part="plan")["job"]
+    subprocess.run(["scontrol", "release", str(job)], check=True)
+    for _ in range(120):
+        logs = [log.read_text() for log in folder.rglob("*_log.out")]
+        if any("is not the job that was queued" in text for text in logs):
+            break
+        time.sleep(0.5)
+    else:
+        raise AssertionError(logs)
+    subprocess.run(["scancel", "--user", USERS[0]], check=True)
+    assert not mark.exists()
+
+
 def accounted() -> str:
     return subprocess.run(
         ["sacct", "-X", "-n", "-P", "-a", "-o", "JobName,User,State"],
@@ -158,6 +201,7 @@ def test_with_accounting_as_ordinary_users_of_one_group(
         assert {p: p.stat().st_mtime_ns for p in commits} == commits, "nothing is made twice"
         assert "model r" in as_user(USERS[1], cli, "scores", "ann's run").stdout
         require_only_taken_up_by_its_owner(cli, mark)
+        require_only_what_was_queued_runs(cli, mark, options)
         refused = as_user(USERS[1], cli, "cancel", "ann's run", check=False)
         assert refused.returncode != 0
         writable = [

@@ -16,7 +16,7 @@ from giblet_hpc.errors import JobError
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.record import attempts, lease
 from giblet_hpc.jobs.record.attempts import Attempt
-from giblet_hpc.jobs.schedulers import registry
+from giblet_hpc.jobs.schedulers import registry, sealed
 from giblet_hpc.jobs.schedulers.base import Fault
 from giblet_hpc.runs.environment import TOKEN
 from giblet_hpc.runs.paths import RunPaths
@@ -135,7 +135,7 @@ def kill_here(run_folder: str) -> None:
             continue
         # The folder itself, or a file in it: not that of a run whose name only begins alike.
         ours = any(a == wanted or a.startswith(wanted + b"/") for a in arguments.split(b"\0"))
-        supervisor = b"submitit.core._submit" in arguments and ours
+        supervisor = sealed.MODULE.encode() in arguments and ours
         rank = TOKEN.encode() in environment and ours
         if number != mine and (supervisor or rank):
             os.kill(number, signal.SIGKILL)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from giblet_hpc.jobs.schedulers.base import Disposition, Fault, JobInfo, Order, Place
+from giblet_hpc.jobs.schedulers.sealed import sealed
 from giblet_hpc.trust import append
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Local:
         from submitit import LocalExecutor
 
         del profile
-        executor = LocalExecutor(folder=order.submissions)
+        executor = sealed(LocalExecutor)(folder=order.submissions)
         executor.update_parameters(timeout_min=LONGEST_MINUTES)
         with _detached(order.submissions / "controller.log"):
             started = [executor.submit(work) for work in order.works]

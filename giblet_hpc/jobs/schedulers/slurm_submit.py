@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from giblet_hpc.errors import JobError
 from giblet_hpc.jobs.schedulers.base import Order
+from giblet_hpc.jobs.schedulers.sealed import sealed
 from giblet_hpc.jobs.schedulers.slurm_commands import own_job_id
 from giblet_hpc.runs.environment import SAFE_PATH
 
@@ -147,7 +148,7 @@ def _executor(profile: Cluster, order: Order) -> Any:
         def _get_job_id_from_submission_command(string: bytes | str) -> str:
             return submitted_id(string if isinstance(string, str) else string.decode())
 
-    executor = Executor(folder=order.submissions, max_num_timeout=UNLIMITED)
+    executor = sealed(Executor)(folder=order.submissions, max_num_timeout=UNLIMITED)
     executor.update_parameters(**parameters(profile, order))
     return executor
 
