@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from giblet_hpc.errors import DataError
 from giblet_hpc.files import REFUSED, read_json, sha256_file, sha256_json, write_json
 from giblet_hpc.store import RECORDS, FeatureStore
 
@@ -33,6 +34,32 @@ def code_digest(*sources: Any) -> str:
     return sha256_json(trees)[:16]
 
 
+def cached_model(name: str) -> Path:
+    """Return the folder of the Hugging Face cache that a model's name stands for, offline.
+
+    Raises
+    ------
+    DataError
+        When it is not on this machine.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        raise DataError(
+            f"weights not found on this machine: {name}",
+            hint=f"on a machine with internet: hf download {name}; or name a folder; "
+            "the jobs themselves never go online",
+        ) from None
+
+
+def _is_loaded(path: Path, folder: Path) -> bool:
+    """Return whether a file of a model's folder can be one that is loaded: no text about it."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.is_file() and not hidden and path.suffix != ".md"
+
+
 class Digests:
     """sha256 of input files, remembered in the store by size and modification time.
 
@@ -47,14 +74,35 @@ class Digests:
         self._path = store.path / RECORDS / "digests.json"
         self._known: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
 
-    def weights(self, name: str) -> str:
-        """Return a digest of a model's folder; empty when it is a name, which stands for itself."""
-        folder = Path(name)
-        if not name or not folder.is_dir():
+    def weights(self, name: str, *, expected: str | None = None) -> str:
+        """Return a digest of a model's files; empty for no name.
+
+        Parameters
+        ----------
+        name : str
+            A folder, or a name in the Hugging Face cache.
+        expected : str, optional
+            What it has to be. The files are read anew then, whatever their size and time.
+
+        Raises
+        ------
+        DataError
+            When the model is not on this machine, or is not the expected one.
+        """
+        if not name:
             # Path("") would be the working folder.
             return ""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return sha256_json({str(path.relative_to(folder)): self.of(path) for path in files})
+        folder = Path(name) if Path(name).is_dir() else cached_model(name)
+        files = sorted(path for path in folder.rglob("*") if _is_loaded(path, folder))
+        of = sha256_file if expected else self.of
+        digest = sha256_json({str(path.relative_to(folder)): of(path) for path in files})
+        if expected and digest != expected:
+            raise DataError(
+                f"the weights of {name} in {folder} are others than weights_sha256 names: "
+                f"{digest}, not {expected}",
+                hint="see who has changed them; if these are meant, name their digest",
+            )
+        return digest
 
     def of(self, path: Path) -> str:
         """Return a file's sha256."""

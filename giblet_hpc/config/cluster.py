@@ -123,6 +123,9 @@ class Cluster(Section):
     image_sha256: str | None = None
     """Digest that the image must have; jobs of another one stop. `giblet-hpc image check` prints
     it."""
+    image_key: str | None = None
+    """Public key (a PEM file, relative to the profile) that must have signed the SIF file; jobs of
+    an image without its signature stop."""
     runtime: Literal["apptainer", "docker", "podman"] = "apptainer"
     """What runs the image."""
     binds: tuple[str, ...] = ()

@@ -58,6 +58,8 @@ class AudioFeatures(Modality):
     codec: str = "facebook/encodec_24khz"
     """EnCodec weights: a folder, a name in the Hugging Face cache, or `untrained` for a
     fixed-seed codec without training (for tests and demos: its codes mean little)."""
+    weights_sha256: str | None = None
+    """Digest that the codec's files must have; preprocess refuses others, and prints theirs."""
     backend: Literal["transformers", "encodec"] = "transformers"
     """Which implementation computes the codes."""
     bandwidth_kbps: Positive = 6.0
@@ -102,6 +104,8 @@ class TextFeatures(Modality):
     encoder: str = "BAAI/bge-large-en-v1.5"
     """A transformers encoder (folder, or a name in the Hugging Face cache), or `lsa`: TF-IDF and
     truncated SVD, fitted on the training TRs of each fold."""
+    weights_sha256: str | None = None
+    """Digest that the encoder's files must have; preprocess refuses others, and prints theirs."""
     pooling: Literal["auto", "cls", "mean"] = "auto"
     """How token vectors become one. `auto` reads the model's own pooling file."""
     segments: Count = 3

@@ -62,6 +62,8 @@ def load(file: Path, *, of_others: bool = False) -> Cluster:
     image = tree.get("image")
     if isinstance(image, str) and tree.get("runtime", "apptainer") == "apptainer":
         tree["image"] = str(file.resolve().parent / Path(image).expanduser())
+    if isinstance(tree.get("image_key"), str):
+        tree["image_key"] = str(file.resolve().parent / Path(tree["image_key"]).expanduser())
     return io.validate_section(
         {"name": file.stem, **tree},
         Cluster,

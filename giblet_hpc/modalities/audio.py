@@ -73,7 +73,9 @@ class Audio(Modality):
             {
                 **film_inputs(survey, run, digests),
                 f"features.{self.name}": without_later_fields(self.options),
-                "weights": digests.weights(self.options.weights),
+                "weights": digests.weights(
+                    self.options.weights, expected=self.options.weights_sha256
+                ),
                 "code": code_digest(*modules),
             },
             max_shard_rows=SHARD_TRS,
@@ -134,7 +136,9 @@ class Audio(Modality):
             "float32",
             {
                 f"features.{self.name}": without_later_fields(self.options),
-                "weights": digests.weights(self.options.weights),
+                "weights": digests.weights(
+                    self.options.weights, expected=self.options.weights_sha256
+                ),
                 "code": code_digest(codec),
             },
         )

@@ -60,7 +60,9 @@ class Text(Modality):
                 "segments": sha256_json([list(segment) for segment in segments]),
                 "vocabulary": sha256_json(vocabulary) if self.counted else "",
                 f"features.{self.name}": without_later_fields(self.options),
-                "weights": digests.weights(self.options.weights),
+                "weights": digests.weights(
+                    self.options.weights, expected=self.options.weights_sha256
+                ),
                 "code": code_digest(sheets, words, timing.segment_overlap, Text.write),
             },
             {"words": vocabulary},

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from giblet_hpc.jobs.node.supervisor import run_stages
 from giblet_hpc.jobs.record.task import StageTask
 from giblet_hpc.jobs.schedulers import registry
+from giblet_hpc.trust import require_mine
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class RunStages:
         SystemExit
             With code 1, in a job whose stages are not complete: jobs that depend on it must not
             start.
+        ConfigError
+            When the run's folder is another user's by now.
         """
+        folder = Path(self.run_folder)
+        require_mine(folder, what=f"run {folder.name}")
         place = registry.here()
         queued = registry.of(place.scheduler).queues
         if not queued:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ FORWARDED = ("NCCL_", "TORCH_", "GLOO_", "FI_", "UCX_", "CUDA_", "NVIDIA_", "OMP
 INFINIBAND = Path("/dev/infiniband")
 NCCL_CONF = Path("/etc/nccl.conf")
 ASK_SECONDS = 30.0
+VERIFY_SECONDS = 1800.0
+"""A signature covers all of the image, which is read for it."""
 
 
 @dataclass(frozen=True)
@@ -208,10 +211,12 @@ def digest(profile: Cluster, remembered: Path) -> str:
     JobError
         When the engine does not know the image.
     ConfigError
-        When it is not the one that the profile's `image_sha256` names.
+        When it is not the one that the profile's `image_sha256` names, or is not signed by its
+        `image_key`.
     """
     if not profile.image:
         return ""
+    _require_signature(profile)
     if profile.runtime != "apptainer":
         asked = [profile.runtime, "image", "inspect", "--format", "{{.Id}}", profile.image]
         try:
@@ -250,6 +255,31 @@ def _require(profile: Cluster, digest: str) -> str:
             "`giblet-hpc image check` prints it",
         )
     return digest
+
+
+def _require_signature(profile: Cluster) -> None:
+    """Check that the profile's `image_key` has signed the image, where one is named."""
+    if not profile.image_key:
+        return
+    if profile.runtime != "apptainer":
+        raise ConfigError(
+            f"cluster {profile.name}: image_key is for SIF files, and the runtime is "
+            f"{profile.runtime}",
+            hint="image_sha256 is for every runtime",
+        )
+    asked = ["apptainer", "verify", "--key", profile.image_key, str(profile.image)]
+    try:
+        done = subprocess.run(
+            asked, capture_output=True, text=True, timeout=VERIFY_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise JobError(f"{shlex.join(asked)}: {error}") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ConfigError(
+            f"the image {profile.image} is not signed by {profile.image_key}: {said[0]}",
+            hint="see who made it; its maker signs it by: apptainer sign --key PRIVATE.pem IMAGE",
+        )
 
 
 def runtime_version(profile: Cluster) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,37 @@ def test_an_image_that_was_exchanged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is another one than the profile names") as caught:
         image.digest(profile, remembered)
     assert "image check" in caught.value.hint
+
+
+@pytest.mark.container
+def test_an_image_that_the_key_has_not_signed_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "root" / "bin").mkdir(parents=True)
+    shutil.copy("/bin/true", tmp_path / "root" / "bin")
+    for name in ("lab", "other"):
+        private, public = tmp_path / f"{name}.key", tmp_path / f"{name}.pem"
+        make = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out"]
+        subprocess.run([*make, str(private)], check=True)
+        subprocess.run(
+            ["openssl", "ec", "-in", str(private), "-pubout", "-out", str(public)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    sif = tmp_path / "a.sif"
+    build = ["apptainer", "build", str(sif), str(tmp_path / "root")]
+    subprocess.run(build, check=True, capture_output=True)
+    file = tmp_path / "site.yaml"
+    file.write_text("image: a.sif\nimage_key: lab.pem\n")
+    remembered = tmp_path / "image.json"
+    with pytest.raises(ConfigError, match=r"a\.sif is not signed by .*lab\.pem: .*not found"):
+        image.digest(load(file), remembered)
+    sign = ["apptainer", "sign", "--key", str(tmp_path / "lab.key"), str(sif)]
+    subprocess.run(sign, check=True, capture_output=True)
+    assert image.digest(load(file), remembered).startswith("sha256:")
+    file.write_text("image: a.sif\nimage_key: other.pem\n")
+    with pytest.raises(ConfigError, match=r"is not signed by .*other\.pem"):
+        image.digest(load(file), remembered)
+
+
+def test_a_key_is_for_sif_files(tmp_path: Path) -> None:
+    profile = Cluster(name="c", image="giblet-hpc", runtime="docker", image_key="/a.pem")
+    with pytest.raises(ConfigError, match="image_key is for SIF files"):
+        image.digest(profile, tmp_path / "image.json")
