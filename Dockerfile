@@ -50,9 +50,10 @@ COPY ${TORCH_LOCK} /locks/torch.lock
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /opt/giblet \
     && { grep -A2 '^setuptools==' /locks/torch.lock >/locks/build.lock || true; } \
-    && /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps -r /locks/build.lock \
+    && /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --require-hashes \
+        -r /locks/build.lock \
     && /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --no-build-isolation \
-        -r /locks/torch.lock
+        --require-hashes -r /locks/torch.lock
 COPY container/run.lock /locks/
 # hadolint ignore=SC2086
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -61,7 +62,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 COPY --from=code /wheels /opt/wheels
 # HOME is mounted there: on a root that cannot be written the place has to exist.
 RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /opt/wheels/*.whl \
-    && mkdir /opt/giblet-home
+    && mkdir /opt/giblet-home \
+    && /opt/giblet/bin/python -m giblet_hpc.stages.inventory >/opt/giblet-sbom.cdx.json
 # An empty PYTHONPATH keeps the host's out, a safe path the packages of the working folder.
 ENV PATH=/opt/giblet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONPATH= \

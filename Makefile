@@ -2,21 +2,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TORCH := $(shell sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
 .DEFAULT_GOAL := help
 
-.PHONY: help venv demo test check slow lock docs clean
+.PHONY: help venv demo test check slow audit lock docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 venv: $(VENV)/.stamp  ## make the private environment
 
-$(VENV)/.stamp: container/dev.lock pyproject.toml
+$(VENV)/.stamp: container/dev.lock container/torch.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("giblet-hpc needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/dev.lock
-	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/dev.lock \
+		-r container/torch.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -39,8 +38,15 @@ check: venv  ## lint, types, layers, spelling
 docs: venv  ## write docs/reference from the schema and the command line
 	$(BIN)/python docs/make_reference.py
 
+audit:  ## look up all locked packages in the database of known vulnerabilities (needs internet)
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --no-deps --require-hashes \
+		-r container/audit.lock
+	for lock in cuda run dev; do $(VENV)-audit/bin/pip-audit --strict --disable-pip \
+		--require-hashes -r container/$$lock.lock || exit 1; done
+
 lock:  ## renew the lock files
 	container/lock.sh
 
 clean:  ## remove the environment and the demo's files
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-audit demo

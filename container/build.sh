@@ -3,10 +3,11 @@
 #
 #   container/build.sh                                    with docker, podman or buildah
 #   container/build.sh --sif giblet-hpc.sif               and the SIF file
-#   container/build.sh --base IMAGE --torch container/cpu.txt   on another base, without CUDA
+#   container/build.sh --base IMAGE --torch container/torch.lock   on another base, without CUDA
 #   container/build.sh --weights FOLDER                   with weights (container/weights/README.md)
 #   container/build.sh ... -- ARGUMENT...                 further arguments for the engine's build
 #
+# Beside a SIF file or an archive lies the list of all that is in it (CycloneDX), FILE.cdx.json.
 # An engine other than the first one found: --engine NAME. The image's name: --tag NAME.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -59,6 +60,19 @@ case $engine in
     buildah) buildah bud --layers "${arguments[@]}" "$root" ;;
 esac
 if [ -z "$sif" ] && [ -z "$archive" ]; then exit 0; fi
+
+list=/opt/giblet-sbom.cdx.json
+case $engine in
+    docker | podman) contents=$("$engine" run --rm --network none --entrypoint cat "$tag" "$list") ;;
+    buildah)
+        container=$(buildah from --pull-never "$tag")
+        contents=$(buildah run "$container" -- cat "$list")
+        buildah rm "$container" >/dev/null
+        ;;
+esac
+for made in "$sif" "$archive"; do
+    [ -z "$made" ] || printf '%s\n' "$contents" >"$made.cdx.json"
+done
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/giblet-image.XXXXXX")
 trap 'rm -rf "$work"' EXIT

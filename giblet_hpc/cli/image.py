@@ -45,8 +45,9 @@ def build_command(arguments: tuple[str, ...]) -> None:
     ARGUMENTS:
       --sif FILE       also make the SIF file for Apptainer
       --archive FILE   also write the image into an archive
+                       (with each, FILE.cdx.json: all that is in it, as CycloneDX)
       --base IMAGE     another base than the pinned CUDA runtime
-      --torch LOCK     container/cpu.txt: torch without CUDA
+      --torch LOCK     container/torch.lock: torch without CUDA
       --weights DIR    weights that the image carries (container/weights/README.md)
       --tag NAME       the image's name [default: giblet-hpc]
       --engine NAME    docker, podman or buildah [default: the first that is installed]

@@ -40,6 +40,15 @@ def test_the_checks_pass_as_an_ordinary_user(built: Built, home: Path) -> None:
     assert "ok   gpu: skipped" in said, "what could not be looked at is named"
 
 
+def test_what_is_in_the_image_is_listed_beside_it(built: Built, home: Path) -> None:
+    beside = json.loads((built.folder / "image.tar.cdx.json").read_text())
+    command = ["apptainer", "exec", str(built.sif), "cat", "/opt/giblet-sbom.cdx.json"]
+    assert json.loads(as_builder(*command, folder=home).stdout) == beside
+    names = {component["name"] for component in beside["components"]}
+    assert {"torch", "giblet-hpc", "libibverbs1"} <= names
+    assert not names & {"pytest", "ruff"}
+
+
 def test_a_broken_image_is_not_built(built: Built, home: Path) -> None:
     """The SIF file's own check is what stands between a broken image and a cluster."""
     text = (ROOT / "Apptainer.def").read_text()
