@@ -11,14 +11,21 @@ from giblet_hpc.errors import ConfigError, GibletError
 from giblet_hpc.jobs.record import attempts, excluded, lease
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import NoAnswer
+from giblet_hpc.patience import answer_within
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
 from giblet_hpc.trust import is_mine, owner
 
+PROBE_SECONDS = 5.0
+"""How long a run's file system may take to say whether a file is there."""
+DESCRIBE_SECONDS = 90.0
+"""How long describing one run may take; the scheduler alone may take several times 20 s."""
+
 
 def find_runs(folder: Path) -> list[RunPaths]:
-    """Return all runs in a folder, by name."""
-    return [RunPaths(path.parent) for path in sorted(folder.glob("*/run.yaml")) if path.is_file()]
+    """Return all runs in a folder, by name; also those that do not answer whether they are runs."""
+    found = [RunPaths(path) for path in sorted(folder.glob("*"))]
+    return [run for run in found if answer_within(PROBE_SECONDS, run.config.is_file, True)]
 
 
 def choose_run(folder: Path, name: str | None) -> RunPaths:
@@ -42,13 +49,16 @@ def choose_run(folder: Path, name: str | None) -> RunPaths:
             f"no runs of yours in {folder}",
             hint="start one: giblet-hpc submit pipeline --config FILE",
         )
-    return max(runs, key=lambda run: run.last_change())
+    return max(runs, key=lambda run: answer_within(PROBE_SECONDS, run.last_change, 0.0))
 
 
 def describe_safely(paths: RunPaths) -> dict[str, Any]:
     """Return where a run stands, or why that cannot be said: a bad run says nothing of others."""
+    silent = _unreadable(paths, "its file system does not answer")
+    if not answer_within(PROBE_SECONDS, paths.config.exists, False):
+        return silent
     try:
-        return describe(paths)
+        return answer_within(DESCRIBE_SECONDS, lambda: describe(paths), silent)
     except (GibletError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return _unreadable(paths, f"cannot be read ({owner(paths.root)}'s): {error}")
 

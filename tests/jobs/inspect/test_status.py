@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +132,39 @@ def test_one_bad_run_does_not_hide_the_others(paths: RunPaths, damage: str) -> N
     assert "bad" in status.as_text(facts["bad"])
     if damage in ("broken", "a list"):
         assert f"cannot be read ({owner(bad.root)}'s): " in facts["bad"]["error"]
+    assert "error" not in facts[paths.name]
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Iterator[Path]:
+    """A mounted file system whose server never answers."""
+    if not os.access("/dev/fuse", os.W_OK) or os.geteuid() != 0:
+        pytest.skip("needs /dev/fuse, as root")
+    folder = tmp_path / "dead"
+    folder.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    server = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    if libc.mount(b"dead", bytes(folder), b"fuse", 0, options):
+        pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
+    yield folder
+    # Whoever waits gets an error then.
+    os.close(server)
+    libc.umount2(bytes(folder), 2)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_dead_file_system_does_not_keep_the_others_waiting(
+    paths: RunPaths, dead: Path
+) -> None:
+    runs = paths.root.parent
+    (runs / "lost").symlink_to(dead)
+    done = subprocess.run(
+        [Path(sys.executable).parent / "giblet-hpc", "status", "--runs", str(runs), "--json"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    facts = {run["run"]: run for run in json.loads(done.stdout)}
+    assert facts["lost"]["error"] == "its file system does not answer"
     assert "error" not in facts[paths.name]
 
 
