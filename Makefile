@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# TORCH=container/cuda.lock: with CUDA, for Python 3.12 on Linux.
+TORCH ?= container/cpu.lock
 .DEFAULT_GOAL := help
 
 .PHONY: help venv demo test check slow audit lock docs clean
@@ -11,11 +13,12 @@ help:  ## list the targets
 
 venv: $(VENV)/.stamp  ## make the private environment
 
-$(VENV)/.stamp: container/dev.lock container/torch.lock pyproject.toml
+$(VENV)/.stamp: container/dev.lock $(TORCH) pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("giblet-hpc needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/dev.lock \
-		-r container/torch.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation -r $(TORCH) \
+		|| { echo "$(TORCH) has no build for this machine; another: make venv TORCH=container/cuda.lock"; exit 1; }
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 

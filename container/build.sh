@@ -3,7 +3,7 @@
 #
 #   container/build.sh                                    with docker, podman or buildah
 #   container/build.sh --sif giblet-hpc.sif               and the SIF file
-#   container/build.sh --base IMAGE --torch container/torch.lock   on another base, without CUDA
+#   container/build.sh --base IMAGE --torch container/cpu.lock   on another base, without CUDA
 #   container/build.sh --weights FOLDER                   with weights (container/weights/README.md)
 #   container/build.sh ... -- ARGUMENT...                 further arguments for the engine's build
 #

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Writes the lock files from pyproject.toml: light (login node), run (both halves), dev, and for the
 # image cuda (torch with CUDA and the encodec package); audit, the tool that looks for known
-# vulnerabilities; and torch. torch is left out of the first three, because its build depends on
-# the platform: torch.lock has the hashes of all its builds. Needs uv. Usage: container/lock.sh
+# vulnerabilities; and cpu, torch without CUDA. torch is left out of the first three, because its
+# build depends on the platform. Needs uv and curl. Usage: container/lock.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -21,22 +21,20 @@ compile run "$work/torch-needs" --extra run -c "$work/versions"
 compile light -c "$work/versions"
 
 torch=$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
-echo "$torch" >"$work/torch.in"
-uv pip compile "$work/torch.in" --universal --python-version 3.11 --no-deps --generate-hashes \
-    --quiet --no-annotate --no-header -o "$work/torch.lock"
-# Builds without CUDA are published elsewhere, with their hashes in the list.
-list=https://download.pytorch.org/whl/cpu/torch/
+# pip prefers what a list has with its hash, so that the builds with CUDA must not be named here.
 version=${torch#torch==}
+hashes() { # hashes LIST PATTERN: of the builds in an index whose names match
+    curl --fail --silent --show-error "$1" | grep -oE "torch-$version$2[^\"#]*#sha256=[0-9a-f]{64}" | sed 's/.*=//'
+}
 {
-    sed -n 's/^ *--hash=sha256:\([0-9a-f]*\).*/\1/p' "$work/torch.lock"
-    curl --fail --silent --show-error "$list" |
-        sed -nE "s/.*torch-$version%2Bcpu-[^#]*#sha256=([0-9a-f]{64}).*/\1/p"
-} | sort -u >"$work/hashes"
+    hashes https://download.pytorch.org/whl/cpu/torch/ '%2Bcpu-cp31[1-4]-cp31[1-4]-'
+    hashes https://pypi.org/simple/torch/ '-cp31[1-4]-cp31[1-4]-macosx'
+} | sort >"$work/hashes"
 {
-    sed -n '/^#/p' container/torch.lock
+    sed -n '/^#/p' container/cpu.lock
     echo "$torch \\"
     sed 's/.*/    --hash=sha256:& \\/; $ s/ \\$//' "$work/hashes"
-} >"$work/torch.lock" && mv "$work/torch.lock" container/torch.lock
+} >"$work/cpu.lock" && mv "$work/cpu.lock" container/cpu.lock
 echo 'pip-audit>=2.9' >"$work/audit.in"
 uv pip compile "$work/audit.in" --universal --python-version 3.11 --generate-hashes \
     --quiet --no-annotate --no-header -o container/audit.lock

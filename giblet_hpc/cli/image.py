@@ -47,7 +47,7 @@ def build_command(arguments: tuple[str, ...]) -> None:
       --archive FILE   also write the image into an archive
                        (with each, FILE.cdx.json: all that is in it, as CycloneDX)
       --base IMAGE     another base than the pinned CUDA runtime
-      --torch LOCK     container/torch.lock: torch without CUDA
+      --torch LOCK     container/cpu.lock: torch without CUDA
       --weights DIR    weights that the image carries (container/weights/README.md)
       --tag NAME       the image's name [default: giblet-hpc]
       --engine NAME    docker, podman or buildah [default: the first that is installed]

@@ -116,7 +116,7 @@ def fill_wheelhouse(folder: Path) -> None:
     """Download what the lock names, checked by its hashes, and torch for CPUs."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
     run(*pip, "--require-hashes", "-r", "container/run.lock")
-    run(*pip, "--require-hashes", "-r", "container/torch.lock")
+    run(*pip, "--require-hashes", "-r", "container/cpu.lock")
 
 
 def build_image(source: Path, wheels: Path, *more: str, engine: Sequence[str] = ()) -> None:
@@ -126,7 +126,7 @@ def build_image(source: Path, wheels: Path, *more: str, engine: Sequence[str] = 
     """
     run(
         str(source / "container" / "build.sh"), "--engine", "buildah", "--base", BASE,
-        "--torch", "container/torch.lock", "--tag", TAG, *more, "--", "--pull-never",
+        "--torch", "container/cpu.lock", "--tag", TAG, *more, "--", "--pull-never",
         "--volume", f"{wheels}:/wheelhouse:ro",
         "--build-arg", "PIP_OPTIONS=--no-index --find-links=/wheelhouse", *engine,
     )  # fmt: skip
