@@ -125,8 +125,9 @@ class Lab:
         return self.do(VICTIM, str(PROGRAM), *arguments, check=check)
 
     def submit(self, stage: str, name: str, *options: str) -> str:
-        return self.victim("submit", stage, "--config", str(CONFIG), "--name", name,
-                           *sets([*self.options, *options]), check=False)  # fmt: skip
+        several = ["--ranks", "2"] if stage != "preprocess" else []
+        named = ["--config", str(CONFIG), "--name", name, *several]
+        return self.victim("submit", stage, *named, *sets([*self.options, *options]), check=False)
 
     def wait(self, name: str, stage: str) -> str:
         """Wait until a stage has ended; return how."""
@@ -217,6 +218,30 @@ def test_a_stranger_reads_neither_runs_nor_stores(lab: Lab) -> None:
     assert not written
 
 
+def test_runs_of_others_are_not_taken_up(lab: Lab) -> None:
+    planted, mark = lab.runs / "newest", lab.marks / "setup"
+    shutil.copytree(lab.runs / "hers", planted)
+    shutil.rmtree(planted / "checkpoints", ignore_errors=True)
+    for state in (planted / "state").glob("*.json"):
+        state.write_text(state.read_text().replace('"complete"', '"failed"'))
+    site = f"open({str(mark)!r}, 'w').close()\n"
+    (planted / "sitecustomize.py").write_text(site)
+    (planted / "cluster.yaml").write_text(
+        f"scheduler: local\nenvironment: {{PYTHONPATH: {str(planted)!r}}}\n"
+    )
+    lab.give(MEMBER, planted, *planted.rglob("*"))
+    for path in (planted, *planted.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+        path.touch()
+    bare = lab.victim("resubmit", check=False)
+    named = lab.victim("resubmit", "newest", check=False)
+    time.sleep(5)
+    shutil.rmtree(planted)
+    assert not mark.exists()
+    assert "run hers: preprocess, train, evaluate already complete" in bare
+    assert f"belongs to {MEMBER}: it is not worked on as you" in " ".join(named.split())
+
+
 def test_a_linked_store_does_not_open_a_home(lab: Lab) -> None:
     link = lab.folder / "linked.zarr"
     link.symlink_to(lab.home)
@@ -243,30 +268,6 @@ def test_nothing_is_written_through_a_link(lab: Lab) -> None:
     assert f"plan.lock, which belongs to {MEMBER}, leads elsewhere" in " ".join(said.split())
 
 
-def test_runs_of_others_are_not_taken_up(lab: Lab) -> None:
-    planted, mark = lab.runs / "newest", lab.marks / "setup"
-    shutil.copytree(lab.runs / "hers", planted)
-    shutil.rmtree(planted / "checkpoints", ignore_errors=True)
-    for state in (planted / "state").glob("*.json"):
-        state.write_text(state.read_text().replace('"complete"', '"failed"'))
-    site = f"open({str(mark)!r}, 'w').close()\n"
-    (planted / "sitecustomize.py").write_text(site)
-    (planted / "cluster.yaml").write_text(
-        f"scheduler: local\nenvironment: {{PYTHONPATH: {str(planted)!r}}}\n"
-    )
-    lab.give(MEMBER, planted, *planted.rglob("*"))
-    for path in (planted, *planted.rglob("*")):
-        path.chmod(0o777 if path.is_dir() else 0o666)
-        path.touch()
-    bare = lab.victim("resubmit", check=False)
-    named = lab.victim("resubmit", "newest", check=False)
-    time.sleep(5)
-    shutil.rmtree(planted)
-    assert not mark.exists()
-    assert "run hers: preprocess, train, evaluate already complete" in bare
-    assert f"belongs to {MEMBER}: it is not worked on as you" in " ".join(named.split())
-
-
 def test_a_shard_that_was_replaced_with_its_record_is_refused(lab: Lab) -> None:
     assert "complete" in lab.submit("preprocess", "exchanged") + lab.wait("exchanged", "preprocess")
     lab.do(MEMBER, sys.executable, "-P", "-c", REPLACE, str(lab.store))
@@ -288,7 +289,7 @@ def test_a_stranger_does_not_read_the_curves(lab: Lab) -> None:
         assert _fetch(int(found[1]), f"{found[2].rstrip('/')}/data/runs") == 200
     finally:
         process.terminate()
-        process.wait(30)
+        process.communicate(timeout=30)
     assert statuses == [404, 404]
 
 
