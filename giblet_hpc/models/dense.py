@@ -14,7 +14,6 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.models.shapes import Batch, DenseCoder, Output, Positions, Shapes
 
 JOINT = 1536
-SMALLEST_BATCH = 8
 
 
 def block(inputs: int, outputs: int, dropout: float, *, relu: bool = True) -> list[nn.Module]:
@@ -110,13 +109,6 @@ class DenseModel(nn.Module):
     def forward(self, batch: Batch, positions: Positions) -> Output:
         """Predict a batch of windows of one TR each; ``positions`` are not used."""
         del positions
-        count = batch.inside.shape[0]
-        if self.training and count < SMALLEST_BATCH:
-            raise ConfigError(
-                f"the dense model's BatchNorm sees {count} TRs at a time; with so few it keeps "
-                f"only signs. It needs at least {SMALLEST_BATCH} a rank",
-                hint="raise train.batch_windows, or use fewer ranks",
-            )
         inputs = {n: coder.dense_input(batch.stimulus[n]) for n, coder in self._coders.items()}
         bottleneck = self.encoder(inputs)[:, None, :]  # (N, 1, Z)
         self.seen_bottleneck = bottleneck

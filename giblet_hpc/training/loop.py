@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 
+from giblet_hpc.config.batch import require_shared_batch
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.models.shapes import Batch
@@ -93,11 +94,7 @@ class Trainer:
 
     def _count_steps(self) -> int:
         options = self.config.train
-        if options.batch_windows % (self.world.size * options.accumulation):
-            raise ConfigError(
-                f"train.batch_windows ({options.batch_windows}) must be a multiple of ranks x "
-                f"accumulation ({self.world.size} x {options.accumulation})"
-            )
+        require_shared_batch(self.config, self.world.size)
         windows = len(epoch_windows(self.fold.train, options.window_trs, seed=0, epoch=0))
         if windows < options.batch_windows:
             raise ConfigError(
@@ -201,14 +198,16 @@ class Trainer:
         with hold:
             positions = self.predictor.positions(self.step)
             output = self.predictor.forward(self._wrapped, batch, positions)
-            components = self.losses.components(output, batch, positions)
+            components = self.losses.components(output, batch, positions, self._strategy.sums)
             loss = torch.stack(list(components.values())).sum() / options.accumulation
             shares = self._gradient_shares(components) if logged else {}
             self._beacon.show(self.step, "backward")
             loss.backward()  # type: ignore[no-untyped-call]
         if not logged:
             return {}
-        values = {f"loss/{name}": float(value.detach()) for name, value in components.items()}
+        own = torch.stack([value.detach() for value in components.values()])
+        means = (self.world.sum(own) / self.world.size).tolist()
+        values = {f"loss/{name}": mean for name, mean in zip(components, means, strict=True)}
         return {"loss": sum(values.values()), **values, **shares}
 
     def _apply(self, norm: float) -> None:

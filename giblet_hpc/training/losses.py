@@ -9,30 +9,7 @@ import torch
 from giblet_hpc.config.loss import Loss
 from giblet_hpc.modalities.base import Modality, scale
 from giblet_hpc.models.shapes import Batch, Output, Positions
-
-SMALL = 1e-8
-
-
-def pearson_over_time(
-    predicted: torch.Tensor, measured: torch.Tensor, valid: torch.Tensor
-) -> torch.Tensor:
-    """Correlate each voxel's prediction with its scans over time.
-
-    Parameters
-    ----------
-    predicted, measured : Tensor, (T, S, V)
-    valid : Tensor, (T, S) bool
-
-    Returns
-    -------
-    Tensor, (S, V)
-        0 where either is constant.
-    """
-    weight = valid[..., None].to(measured.dtype)
-    count = weight.sum(0).clamp(min=1)
-    a = (predicted - (predicted * weight).sum(0) / count) * weight
-    b = (measured - (measured * weight).sum(0) / count) * weight
-    return (a * b).sum(0) / ((a * a).sum(0) * (b * b).sum(0) + SMALL).sqrt()
+from giblet_hpc.training.global_sums import ALONE, GlobalSums, pearson_over_time
 
 
 class Losses:
@@ -55,9 +32,11 @@ class Losses:
         self._variance = bold_variance
 
     def components(
-        self, output: Output, batch: Batch, positions: Positions
+        self, output: Output, batch: Batch, positions: Positions, sums: GlobalSums = ALONE
     ) -> dict[str, torch.Tensor]:
         """Return the weighted components, scalars; their sum is what training minimises.
+
+        Their means over ranks do not depend on how the batch is divided among the ranks.
 
         Parameters
         ----------
@@ -65,11 +44,14 @@ class Losses:
         batch : Batch
         positions : mapping of str to Tensor
             Where in a TR ``output`` holds reconstructions, for modalities with positions.
+        sums : GlobalSums
+            Over the ranks that share the batch.
         """
         options = self._options
-        found = {"fmri": options.fmri_weight * self._fmri(output.bold, batch)}
         target = batch.bold.shape[1]
         mask = batch.inside[:, -target:]
+        scans, trs = sums.shares(batch.valid.sum(), mask.sum())
+        found = {"fmri": options.fmri_weight * self._fmri(output.bold, batch, scans, sums)}
         for name, modality in self._modalities.items():
             error = modality.loss(
                 output.reconstruction[name],
@@ -79,19 +61,21 @@ class Losses:
                 normalise=options.normalise,
             )
             weight = options.reconstruction_weight * options.modality_weights.get(name, 1.0)
-            found[name] = weight * error
+            found[name] = weight * trs * error
         if options.map_penalty:
             # In the units of the scans' error: of the features' variance, over the scans'.
             found["map"] = options.map_penalty * (output.map_penalty / self._variance)
         return found
 
-    def _fmri(self, predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
-        predicted = predicted.float()
-        weight = batch.valid[..., None].float()
+    def _fmri(
+        self, predicted: torch.Tensor, batch: Batch, share: torch.Tensor, sums: GlobalSums
+    ) -> torch.Tensor:
+        predicted = predicted.to(batch.bold.dtype)
+        weight = batch.valid[..., None].to(batch.bold.dtype)
         count = weight.sum().clamp(min=1) * batch.bold.shape[-1]
         difference = (predicted - batch.bold) * weight
         if self._options.fmri == "correlation":
-            return self._uncorrelated(predicted, batch)
+            return self._uncorrelated(predicted, batch, sums)
         if self._options.fmri == "mae":
             error = difference.abs().sum() / count
             normalised = self._options.normalise != "none"
@@ -99,15 +83,16 @@ class Losses:
         else:
             divisor = scale(self._variance, self._options.normalise)
             error = difference.square().sum() / count / divisor
-        if self._options.correlation_weight:
-            error = error + self._options.correlation_weight * self._uncorrelated(predicted, batch)
+        error = share * error
+        if correlated := self._options.correlation_weight:
+            error = error + correlated * self._uncorrelated(predicted, batch, sums)
         return error
 
     @staticmethod
-    def _uncorrelated(predicted: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _uncorrelated(predicted: torch.Tensor, batch: Batch, sums: GlobalSums) -> torch.Tensor:
         expanded = predicted.expand_as(batch.bold)
         r = pearson_over_time(
-            expanded.flatten(0, 1), batch.bold.flatten(0, 1), batch.valid.flatten(0, 1)
+            expanded.flatten(0, 1), batch.bold.flatten(0, 1), batch.valid.flatten(0, 1), sums=sums
         )
         return 1 - r.mean()
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from giblet_hpc.training.global_sums import GlobalSums, with_global_batch_norm
 from giblet_hpc.training.schedule import mixed_seed
 from giblet_hpc.training.world import World
 
@@ -23,6 +24,8 @@ class Strategy(Protocol):
     """A parallel mode."""
 
     world: World
+    sums: GlobalSums
+    """Over the ranks that share a batch."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model on this rank's device, its layers ready for this mode."""
@@ -56,13 +59,11 @@ class DataParallel:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.sums = GlobalSums.over(world)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """Move the model; on GPUs its BatchNorm sees the batches of all ranks."""
-        model = model.to(self.world.device)
-        if self.world.size > 1 and self.world.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return model
+        """Move the model; its BatchNorm sees the batches of all ranks."""
+        return with_global_batch_norm(model.to(self.world.device), self.sums)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with gradients averaged over all ranks."""

@@ -64,14 +64,12 @@ def test_dense_forward_and_its_batch_limit() -> None:
                 torch.zeros(count, 1, 1, 50),
                 torch.ones(count, 1, 1, dtype=torch.bool),
             )
-            for count in (16, 4)
+            for count in (16,)
         ]
         output = model(batches[0], {})
     assert output.bold.shape == (16, 1, 1, 50)
     assert output.reconstruction["video"].shape == (16, 1, 1, 6, 8, 3)
     assert output.reconstruction["audio"].shape == (16, 1, 8, 112)
-    with torch.device("meta"), pytest.raises(ConfigError, match="BatchNorm sees 4 TRs"):
-        model(batches[1], {})
 
 
 @pytest.mark.parametrize("letters", ["vt", "vmt", "t"])

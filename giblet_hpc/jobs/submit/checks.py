@@ -7,14 +7,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from giblet_hpc.config.batch import require_shared_batch
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import ConfigError, DataError, JobError
+from giblet_hpc.errors import DataError, JobError
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs.record.resources import Resources, for_parallel
 from giblet_hpc.runs.paths import RunPaths, Stage
 
-SMALLEST_DENSE_BATCH = 8
 ITEM_BYTES = {"uint8": 1, "int16": 2, "int32": 4, "float32": 4}
 GIB = 2**30
 
@@ -50,31 +50,11 @@ def require_possible(
         When a node's memory cannot hold the study.
     """
     if "train" in stages:
-        batch_fits(config, size.world)
+        require_shared_batch(config, size.world)
         if paths is not None and "preprocess" not in stages:
             memory_fits(config, paths, profile, size)
     if "preprocess" in stages and not profile.image:
         weights_are_there(config)
-
-
-def batch_fits(config: RunConfig, ranks: int) -> None:
-    """Check that a step's windows can be divided among the ranks."""
-    options = config.train
-    parts = ranks * options.accumulation
-    if options.batch_windows % parts:
-        nearest = max(1, round(options.batch_windows / parts)) * parts
-        raise ConfigError(
-            f"train.batch_windows ({options.batch_windows}) must be a multiple of ranks x "
-            f"accumulation ({ranks} x {options.accumulation})",
-            hint=f"--set train.batch_windows={nearest}, or another number of ranks",
-        )
-    each = options.batch_windows // parts
-    if config.model.kind == "dense" and each < SMALLEST_DENSE_BATCH:
-        raise ConfigError(
-            f"the dense model's BatchNorm would see {each} TRs at a time; with so few it keeps "
-            f"only signs. It needs at least {SMALLEST_DENSE_BATCH} a rank",
-            hint=f"--set train.batch_windows={SMALLEST_DENSE_BATCH * parts}, or fewer ranks",
-        )
 
 
 def weights_are_there(config: RunConfig) -> None:

@@ -33,9 +33,14 @@ def test_too_few_trs_for_batch_norm(demo_config: str) -> None:
     config = config_of(
         demo_config, "model.kind=dense", "train.window_trs=1", "train.batch_windows=16"
     )
-    require_possible(config, ("train",), profile=PROFILE, size=Resources(2))
+    for ranks in (1, 2, 16):
+        require_possible(config, ("train",), profile=PROFILE, size=Resources(ranks))
     with pytest.raises(ConfigError, match="BatchNorm would see 4 TRs") as caught:
-        require_possible(config, ("train",), profile=PROFILE, size=Resources(4))
+        parts = config_of(
+            demo_config, "model.kind=dense", "train.window_trs=1", "train.batch_windows=16",
+            "train.accumulation=4",
+        )  # fmt: skip
+        require_possible(parts, ("train",), profile=PROFILE, size=Resources(4))
     assert "train.batch_windows=32" in caught.value.hint
 
 
