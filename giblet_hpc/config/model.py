@@ -39,6 +39,10 @@ class Model(Section):
     kind: Literal["temporal", "dense"] = "temporal"
     """`temporal`: frame encoder, embeddings, learned FIR, low-rank heads. `dense`: the original
     fully connected autoencoder, parameter for parameter."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """How ranks share the work. `ddp`: each has the whole model. `fsdp`: each has a share of every
+    layer, of its gradients and of the optimizer's, and gathers a layer when it needs it: less
+    memory, more traffic. Either goes on from the other's checkpoints."""
     bottleneck: Count = 2048
     """Width of the bottleneck."""
     temporal: TemporalModel = TemporalModel()

@@ -17,10 +17,11 @@ from giblet_hpc.runs.environment import LOCAL
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training.feed import StudyArrays, load_study
+from giblet_hpc.training.fully_sharded import FullySharded
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
-from giblet_hpc.training.strategy import DataParallel
+from giblet_hpc.training.strategy import DataParallel, Strategy
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -80,12 +81,19 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
         statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(
             config, paths, fold, study=study, statistics=statistics,
-            strategy=DataParallel(world), should_stop=stop,
+            strategy=strategy_of(config, world), should_stop=stop,
         )  # fmt: skip
         if not trainer.run():
             logger.info("stopped at step %d; the checkpoint is written", trainer.step)
             return False
     return True
+
+
+def strategy_of(config: RunConfig, world: World) -> Strategy:
+    """Return the parallel mode of a config; a rank that is alone has nothing to share."""
+    if config.model.parallel == "fsdp" and world.size > 1:
+        return FullySharded(world)
+    return DataParallel(world)
 
 
 def statistics_of(

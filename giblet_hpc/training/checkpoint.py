@@ -119,10 +119,11 @@ def require_data(manifest: dict[str, Any], digest: str) -> None:
         )
 
 
-def maker(ranks: int) -> dict[str, str]:
+def maker(ranks: int, parallel: str) -> dict[str, str]:
     """Return what has to be the same for a resumed run to be bitwise the same."""
     return {
         "ranks": str(ranks),
+        "parallel": parallel,
         "torch": torch.__version__,
         "image": os.environ.get(IMAGE, "") or "none",
     }

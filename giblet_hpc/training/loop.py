@@ -89,6 +89,7 @@ class Trainer:
         self._progress = Progress(paths, "train")
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()
+        self._maker = checkpoint.maker(self.world.size, config.model.parallel)
         self._timer = StepTimer()
         self.steps_per_epoch = self._count_steps()
 
@@ -281,10 +282,13 @@ class Trainer:
         totals = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.world.device)
         positions = self.predictor.positions(None)
         size = max(1, options.batch_windows // self.world.size)
-        for start in range(0, len(mine), size):
+        # All ranks call the model equally often, as some modes make its layers' tensors together.
+        for start in range(0, -(-len(windows) // self.world.size), size):
             chosen = mine[start : start + size]
-            batch = self.predictor.reader(chosen)
+            batch = self.predictor.reader(chosen or windows[:1])
             output = self.predictor.predict(batch)
+            if not chosen:
+                continue
             trs = batch.inside[:, -options.window_trs :].sum()
             components = self.losses.components(output, batch, positions)
             totals += torch.stack([*(components[name] * trs for name in names), trs]).double()
@@ -312,7 +316,7 @@ class Trainer:
         self.finished = manifest["finished"]
         self._best = manifest["best"]
         self._best_step = manifest["best_step"]
-        checkpoint.compare_makers(manifest["maker"], checkpoint.maker(self.world.size))
+        checkpoint.compare_makers(manifest["maker"], self._maker)
         self._stale_validations = manifest["stale_validations"]
         best = self._best_step
         if self.world.is_main and best is not None and self._has_checkpoint(best):
@@ -334,7 +338,7 @@ class Trainer:
                 "best": self._best,
                 "best_step": self._best_step,
                 "stale_validations": self._stale_validations,
-                "maker": checkpoint.maker(self.world.size),
+                "maker": self._maker,
                 "data": self._data,
             }
             keep = self.config.train.keep_last

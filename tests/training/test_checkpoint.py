@@ -80,11 +80,11 @@ def test_a_resume_in_another_image_or_with_other_ranks_warns(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIBLET_IMAGE", "sha256:one")
-    before = checkpoint.maker(8)
-    checkpoint.compare_makers(before, checkpoint.maker(8))
+    before = checkpoint.maker(8, "ddp")
+    checkpoint.compare_makers(before, checkpoint.maker(8, "ddp"))
     assert not caplog.records
     monkeypatch.setenv("GIBLET_IMAGE", "sha256:two")
-    checkpoint.compare_makers(before, checkpoint.maker(4))
+    checkpoint.compare_makers(before, checkpoint.maker(4, "ddp"))
     said = [record.getMessage() for record in caplog.records]
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "made with ranks 8, this is 4" in said[0]
