@@ -27,10 +27,11 @@ def require_shared_batch(config: RunConfig, ranks: int) -> None:
             hint=f"--set train.batch_windows={nearest}, or another number of ranks",
         )
     each = options.batch_windows // options.accumulation
-    if config.model.kind == "dense" and each < SMALLEST_DENSE_BATCH:
+    batch_norm = config.model.kind == "dense" and config.model.norm == "batch"
+    if batch_norm and each < SMALLEST_DENSE_BATCH:
         smallest = -(-SMALLEST_DENSE_BATCH // ranks) * parts
         raise ConfigError(
             f"the dense model's BatchNorm would see {each} TRs at a time; with so few it keeps "
             f"only signs. It needs at least {SMALLEST_DENSE_BATCH}",
-            hint=f"--set train.batch_windows={smallest}",
+            hint=f"--set train.batch_windows={smallest}, or --set model.norm=layer",
         )

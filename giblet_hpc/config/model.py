@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from giblet_hpc.config.section import Count, Fraction, NonNegative, Section
 
@@ -45,5 +47,15 @@ class Model(Section):
     memory, more traffic. Either goes on from the other's checkpoints."""
     bottleneck: Count = 2048
     """Width of the bottleneck."""
+    norm: Literal["batch", "layer"] = "batch"
+    """Of the dense model. `batch`: the original's, over the TRs of all ranks. `layer`: each
+    TR by itself, so that batches may be as small as memory asks, and training and validation
+    compute the same."""
     temporal: TemporalModel = TemporalModel()
     """Sizes of the temporal model."""
+
+    @model_validator(mode="after")
+    def _norm_is_of_the_dense_model(self) -> Self:
+        if self.norm == "layer" and self.kind != "dense":
+            raise ValueError("norm: layer is for kind: dense; the temporal model has no BatchNorm")
+        return self

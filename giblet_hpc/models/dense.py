@@ -30,6 +30,16 @@ def stack(widths: Sequence[int], dropouts: Sequence[float]) -> nn.Sequential:
     return nn.Sequential(*(layer for a, b, p in pairs for layer in block(a, b, p)))
 
 
+def with_layer_norm(model: nn.Module) -> nn.Module:
+    """Replace each BatchNorm of a model by a LayerNorm of the same width."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.BatchNorm1d):
+            setattr(model, name, nn.LayerNorm(child.num_features))
+        else:
+            with_layer_norm(child)
+    return model
+
+
 class Encoder(nn.Module):
     """Stimulus to bottleneck to voxels.
 

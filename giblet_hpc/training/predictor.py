@@ -13,7 +13,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.modalities.base import Modality
 from giblet_hpc.modalities.registry import modalities_of
-from giblet_hpc.models.dense import DenseModel
+from giblet_hpc.models.dense import DenseModel, with_layer_norm
 from giblet_hpc.models.shapes import Batch, Output, Positions, Shapes
 from giblet_hpc.models.temporal import TemporalNet
 from giblet_hpc.training.feed import StudyArrays, WindowReader
@@ -109,7 +109,8 @@ def build_model(config: RunConfig, shapes: Shapes, modalities: Mapping[str, Moda
     """Return the network, initialised from ``train.seed`` and the modalities' estimates."""
     torch.manual_seed(config.train.seed)
     if config.model.kind == "dense":
-        return DenseModel(shapes, modalities, bottleneck=config.model.bottleneck)
+        dense = DenseModel(shapes, modalities, bottleneck=config.model.bottleneck)
+        return dense if config.model.norm == "batch" else with_layer_norm(dense)
     return TemporalNet(
         shapes,
         modalities,

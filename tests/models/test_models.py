@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from giblet_hpc.config import io
 from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.modalities.base import Modality
-from giblet_hpc.models.dense import DenseModel
+from giblet_hpc.models.dense import DenseModel, stack, with_layer_norm
 from giblet_hpc.models.shapes import Batch, Shapes
 from giblet_hpc.models.temporal import TemporalNet
+from giblet_hpc.training.predictor import build_model
 from tests.fitted import batch_of, modalities, shapes_of
 
 OPTIONS = TemporalModel(
@@ -48,28 +52,45 @@ def test_dense_counts_are_those_on_record() -> None:
 DENSE = {"video": (2, 6, 8, 3), "audio": (8, 112), "text": (3072,)}
 
 
-def test_dense_forward_and_its_batch_limit() -> None:
+def test_dense_forward() -> None:
     coders = modalities("vat", DENSE)
     shapes = shapes_of(coders, subjects=1, voxels=50)
     with torch.device("meta"):
         model = DenseModel(shapes, coders).train()
-        batches = [
-            Batch(
-                {
-                    "video": torch.zeros(count, 1, 2, 6, 8, 3, dtype=torch.uint8),
-                    "audio": torch.zeros(count, 1, 8, 112, dtype=torch.int16),
-                    "text": torch.zeros(count, 1, 3072),
-                },
-                torch.ones(count, 1, dtype=torch.bool),
-                torch.zeros(count, 1, 1, 50),
-                torch.ones(count, 1, 1, dtype=torch.bool),
-            )
-            for count in (16,)
-        ]
-        output = model(batches[0], {})
+        stimulus = {
+            "video": torch.zeros(16, 1, 2, 6, 8, 3, dtype=torch.uint8),
+            "audio": torch.zeros(16, 1, 8, 112, dtype=torch.int16),
+            "text": torch.zeros(16, 1, 3072),
+        }
+        there = torch.ones(16, 1, dtype=torch.bool)
+        output = model(Batch(stimulus, there, torch.zeros(16, 1, 1, 50), there[..., None]), {})
     assert output.bold.shape == (16, 1, 1, 50)
     assert output.reconstruction["video"].shape == (16, 1, 1, 6, 8, 3)
     assert output.reconstruction["audio"].shape == (16, 1, 8, 112)
+
+
+def test_with_layer_norm_a_tr_does_not_depend_on_the_others(demo_config: str) -> None:
+    """As in validation, while training; BatchNorm does depend on them."""
+    values = torch.randn(9, 6)
+    for norm, alike in ((with_layer_norm, True), (lambda model: model, False)):
+        torch.manual_seed(0)
+        layers = norm(stack([6, 5, 4], [0.0, 0.0])).train()
+        assert torch.allclose(layers(values)[:3], layers(values[:3]), atol=1e-6) == alike
+    config = io.load(Path(demo_config), ["model.kind=dense", "model.norm=layer",
+                                         "train.window_trs=1"])  # fmt: skip
+    coders = modalities("vat", DENSE)
+    with torch.device("meta"):
+        model = build_model(config, shapes_of(coders, subjects=1, voxels=50), coders)
+        original = DenseModel(
+            shapes_of(coders, subjects=1, voxels=50), coders, bottleneck=config.model.bottleneck
+        )
+    kinds = [type(layer) for layer in model.modules()]
+    assert nn.BatchNorm1d not in kinds
+    assert nn.LayerNorm in kinds
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == sum(parameter.numel() for parameter in original.parameters())
+    with pytest.raises(ConfigError, match="norm: layer is for kind: dense"):
+        io.load(Path(demo_config), ["model.norm=layer"])
 
 
 @pytest.mark.parametrize("letters", ["vt", "vmt", "t"])
