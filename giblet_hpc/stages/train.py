@@ -17,7 +17,6 @@ from giblet_hpc.runs.environment import LOCAL
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training.feed import StudyArrays, load_study
-from giblet_hpc.training.fully_sharded import FullySharded
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
@@ -92,6 +91,9 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
 def strategy_of(config: RunConfig, world: World) -> Strategy:
     """Return the parallel mode of a config; a rank that is alone has nothing to share."""
     if config.model.parallel == "fsdp" and world.size > 1:
+        # It takes a second to import, which others need not wait for.
+        from giblet_hpc.training.fully_sharded import FullySharded
+
         return FullySharded(world)
     return DataParallel(world)
 

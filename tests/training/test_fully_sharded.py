@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.stages.train import strategy_of
-from giblet_hpc.training import checkpoint, fully_sharded, statistics
+from giblet_hpc.training import checkpoint, fully_sharded, keyed_store, statistics
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
@@ -55,9 +56,15 @@ def work(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     fully_sharded.LARGE = 100
-    dist.init_process_group(
-        "gloo", rank=rank, world_size=RANKS, store=dist.FileStore(str(folder / "ranks"), RANKS)
-    )
+    # As ranks of two nodes, which meet at rank 0.
+    wait = timedelta(seconds=120)
+    if rank == 0:
+        store = keyed_store.open_store(folder / "ranks.json", RANKS - 1, timeout=wait)
+    else:
+        store = keyed_store.join_store(
+            folder / "ranks.json", rank, patience=wait, timeout=wait, gone=lambda: False
+        )
+    dist.init_process_group("gloo", rank=rank, world_size=RANKS, store=store)
     world = World(rank, rank, RANKS, torch.device("cpu"), RANKS)
     ddp, fsdp = "model.parallel=ddp", "model.parallel=fsdp"
     for name, first, then, more in (
@@ -74,6 +81,7 @@ def work(rank: int, folder: Path) -> None:
         if name == "fsdp":
             note_shares(trainer, folder / f"shares-{rank}.json")
     dist.destroy_process_group()
+    store.close()
 
 
 def note_shares(trainer: Trainer, file: Path) -> None:
