@@ -15,7 +15,7 @@ import torch
 
 from giblet_hpc.config.batch import require_shared_batch
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import ConfigError, JobError
+from giblet_hpc.errors import ConfigError
 from giblet_hpc.models.shapes import Batch
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.beacon import Beacon
@@ -23,6 +23,7 @@ from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
+from giblet_hpc.training.data_order import DataOrder, NotFiniteError
 from giblet_hpc.training.feed import StudyArrays, Window, covering_windows, epoch_windows
 from giblet_hpc.training.losses import Losses, gradient_norms
 from giblet_hpc.training.predictor import make_predictor
@@ -34,6 +35,7 @@ from giblet_hpc.training.voxel_sums import VoxelSums
 
 logger = logging.getLogger(__name__)
 MAX_BAD_STEPS = 10
+"""Steps in a row without a finite gradient, after which training goes back."""
 LOW_FMRI_SHARE = 0.2
 
 
@@ -85,6 +87,7 @@ class Trainer:
         self._best_step: int | None = None
         self._stale_validations = 0
         self._bad_steps = 0
+        self._order = DataOrder(paths.checkpoints(fold.name), self.world)
         self._folder = paths.checkpoints(fold.name)
         self._progress = Progress(paths, "train")
         self._beacon = Beacon(self.world.rank)
@@ -116,18 +119,35 @@ class Trainer:
         self._resume()
         if self.world.is_main:
             self._progress.write(resumed_from=self.step, step=self.step, phase="ready")
+        while not self._loop_recorded():
+            self._go_back()
+        if self.world.is_main:
+            self._progress.write(step=self.step)
+        return self.finished
+
+    def _loop_recorded(self) -> bool:
+        """Train; return False when gradients are not finite any more."""
         recorder = None
         if self.world.is_main and not self.finished:
             events = self.paths.tensorboard / self.fold.name
             recorder = Recorder(self.paths.metrics(self.fold.name), events, from_step=self.step)
         try:
             self._loop(recorder)
+        except NotFiniteError:
+            return False
         finally:
             if recorder:
                 recorder.close()
-        if self.world.is_main:
-            self._progress.write(step=self.step)
-        return self.finished
+        return True
+
+    def _go_back(self) -> None:
+        """Go on from the last checkpoint before the bad steps, with the data after theirs."""
+        self._order.go_back(
+            self.step, self.step + 1 - self._bad_steps, aside=self.paths.set_aside_folder
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self._bad_steps = 0
+        self._resume()
 
     def _loop(self, recorder: Recorder | None) -> None:
         options = self.config.train
@@ -164,7 +184,8 @@ class Trainer:
 
     def _windows_of_step(self) -> list[Window]:
         options = self.config.train
-        epoch, index = divmod(self.step, self.steps_per_epoch)
+        place = self.step + self._order.shift
+        epoch, index = divmod(place, self.steps_per_epoch)
         windows = epoch_windows(self.fold.train, options.window_trs, seed=options.seed, epoch=epoch)
         batch = windows[index * options.batch_windows : (index + 1) * options.batch_windows]
         return batch[self.world.rank :: self.world.size]
@@ -223,10 +244,7 @@ class Trainer:
             self._bad_steps += 1
             logger.warning("step %d: the gradient is not finite; skipped", self.step)
             if self._bad_steps >= MAX_BAD_STEPS:
-                raise JobError(
-                    f"{MAX_BAD_STEPS} steps in a row had gradients that are not finite",
-                    hint="lower train.lr, or set train.precision to fp32",
-                )
+                raise NotFiniteError
         self.optimizer.zero_grad(set_to_none=True)
 
     def _gradient_shares(self, components: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -304,6 +322,7 @@ class Trainer:
         }
 
     def _resume(self) -> None:
+        self._order.read()
         newest = checkpoints.newest(self._folder) if self.world.is_main else None
         name = self.world.broadcast(newest.name if newest is not None else None)
         if name is None:
