@@ -12,7 +12,7 @@ DEFLATE_RATIO = 1032
 """The most that deflate, in gzip and zip, makes of a byte (zlib's own documentation)."""
 DEFAULTS = {
     "GIBLET_MOST_CONFIG_MB": 1.0,
-    "GIBLET_MOST_YAML_ALIASES": 100.0,
+    "GIBLET_MOST_YAML_VALUES": 100_000.0,
     "GIBLET_MOST_SHEET_MB": 500.0,
 }
 MB = 10**6
@@ -38,10 +38,10 @@ def require(value: float, name: str, *, what: str) -> None:
         )
 
 
-def require_text(path: Path, text: str, aliases: int) -> None:
-    """Check the size of a YAML file, and how often it refers to parts of itself."""
+def require_text(path: Path, text: str, values: float) -> None:
+    """Check the size of a YAML file, and how many values it comes to when its aliases are read."""
     require(len(text) / MB, "GIBLET_MOST_CONFIG_MB", what=f"{path} has very many megabytes")
-    require(aliases, "GIBLET_MOST_YAML_ALIASES", what=f"{path} has very many aliases (*name)")
+    require(values, "GIBLET_MOST_YAML_VALUES", what=f"{path} comes to very many values")
 
 
 def require_workbook(path: Path) -> None:

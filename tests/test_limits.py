@@ -18,16 +18,30 @@ from giblet_hpc.errors import DataError
 from giblet_hpc.scans.volumes import open_image
 
 
-def test_a_yaml_file_of_aliases_of_aliases(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+@pytest.mark.parametrize(("width", "depth"), [(9, 29), (10, 8), (2, 40)])
+def test_a_yaml_file_of_aliases_of_aliases(tmp_path: Path, width: int, depth: int) -> None:
+    """Also where there are few of them: it is what they come to that counts."""
+    lines = [f"a0: &a0 [{', '.join('x' * width)}]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, depth + 1)]
     (tmp_path / "bomb.yaml").write_text("\n".join(lines))
-    with pytest.raises(DataError, match="very many aliases") as caught:
+    with pytest.raises(DataError, match="comes to very many values") as caught:
         config_io.read_tree(tmp_path / "bomb.yaml")
-    assert "GIBLET_MOST_YAML_ALIASES=287" in caught.value.hint
+    assert "GIBLET_MOST_YAML_VALUES=" in caught.value.hint
+
+
+def test_a_large_or_endless_yaml_file(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_text("a: " + "x" * 1_100_000)
     with pytest.raises(DataError, match="very many megabytes"):
         config_io.read_tree(tmp_path / "large.yaml")
+    (tmp_path / "endless.yaml").write_text("a: &a [1, *a]\n")
+    with pytest.raises(DataError, match="comes to very many values: inf"):
+        config_io.read_tree(tmp_path / "endless.yaml")
+
+
+def test_values_are_counted_as_if_written_out() -> None:
+    assert config_io.written_out("a: &x {b: 1}\nc: *x\n") == 1 + 2 * (1 + 3)
+    assert config_io.written_out("a: &x {b: 1}\nc: {b: 1}\n") == 9
+    assert config_io.written_out("a: &x 7\nb: [*x, *x]\n") == 7
 
 
 def test_a_few_aliases_are_fine_and_limits_can_be_raised(
@@ -35,8 +49,8 @@ def test_a_few_aliases_are_fine_and_limits_can_be_raised(
 ) -> None:
     (tmp_path / "a.yaml").write_text("a: &x {b: 1}\nc: *x\nd: 'not * an alias'\n")
     assert config_io.read_tree(tmp_path / "a.yaml")["c"] == {"b": 1}
-    monkeypatch.setenv("GIBLET_MOST_YAML_ALIASES", "0")
-    with pytest.raises(DataError, match="very many aliases"):
+    monkeypatch.setenv("GIBLET_MOST_YAML_VALUES", "5")
+    with pytest.raises(DataError, match="comes to very many values"):
         config_io.read_tree(tmp_path / "a.yaml")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -78,6 +79,35 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key}: there is no such field to set") from None
 
 
+def written_out(text: str) -> float:
+    """Return how many values a YAML text has with each alias (*name) replaced by what it names.
+
+    An alias can stand for a part that itself consists of aliases, and so on: a few lines for more
+    values than any memory holds. Nothing of that is made here. One that stands for a part that it
+    is in has infinitely many.
+    """
+    named: dict[str, float] = {}
+    open_parts: list[tuple[str | None, float]] = []
+    total = 0.0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_parts.append((event.anchor, total))
+            if event.anchor:
+                named[event.anchor] = math.inf
+            total += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_parts.pop()
+            if anchor:
+                named[anchor] = total - before
+        elif isinstance(event, yaml.ScalarEvent):
+            total += 1
+            if event.anchor:
+                named[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            total += named.get(event.anchor or "", 0)
+    return total
+
+
 def read_tree(path: Path) -> dict[str, Any]:
     """Read the fields of a YAML file.
 
@@ -88,11 +118,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     """
     try:
         text = read_text(path)
-        aliases = 0
-        if "*" in text:
-            # An alias can stand for a part that itself consists of aliases, and so on.
-            aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        require_text(path, text, aliases)
+        require_text(path, text, written_out(text) if "*" in text else 0)
         tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None
