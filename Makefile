@@ -2,23 +2,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# TORCH=container/cuda.lock: with CUDA, for Python 3.12 on Linux.
-TORCH ?= container/cpu.lock
 .DEFAULT_GOAL := help
 
-.PHONY: help venv demo test check slow audit lock docs clean
+.PHONY: help venv demo test check audit lock docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 venv: $(VENV)/.stamp  ## make the private environment
 
-$(VENV)/.stamp: container/dev.lock $(TORCH) pyproject.toml
+$(VENV)/.stamp: container/dev.lock container/cpu.lock container/torch.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("giblet-hpc needs Python 3.11 or newer; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/dev.lock
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation -r $(TORCH) \
-		|| { echo "$(TORCH) has no build for this machine; another: make venv TORCH=container/cuda.lock"; exit 1; }
+	@# Without CUDA where pip is offered such a build, as from download.pytorch.org: it is smaller.
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r container/cpu.lock \
+		2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps --require-hashes \
+		-r container/torch.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -45,7 +45,7 @@ audit:  ## look up all locked packages in the database of known vulnerabilities 
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --no-deps --require-hashes \
 		-r container/audit.lock
-	for lock in cuda run dev; do $(VENV)-audit/bin/pip-audit --strict --disable-pip \
+	for lock in cuda torch run dev audit; do $(VENV)-audit/bin/pip-audit --strict --disable-pip \
 		--require-hashes -r container/$$lock.lock || exit 1; done
 
 lock:  ## renew the lock files

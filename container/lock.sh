@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Writes the lock files from pyproject.toml: light (login node), run (both halves), dev, and for the
 # image cuda (torch with CUDA and the encodec package); audit, the tool that looks for known
-# vulnerabilities; and cpu, torch without CUDA. torch is left out of the first three, because its
-# build depends on the platform. Needs uv and curl. Usage: container/lock.sh
+# vulnerabilities. torch is left out of the first three, because its build depends on the platform:
+# cpu has the builds without CUDA, torch those of PyPI for all platforms, with what they need.
+# Needs uv and curl. Usage: container/lock.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
@@ -21,6 +22,10 @@ compile run "$work/torch-needs" --extra run -c "$work/versions"
 compile light -c "$work/versions"
 
 torch=$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' pyproject.toml)
+echo "$torch" >"$work/torch.in"
+sed -E 's/ *\\$//; /^ +--hash/d' container/dev.lock >"$work/versions-of-all"
+uv pip compile "$work/torch.in" -c "$work/versions-of-all" --universal --python-version 3.11 \
+    --generate-hashes --quiet --no-annotate --no-header -o container/torch.lock
 # pip prefers what a list has with its hash, so that the builds with CUDA must not be named here.
 version=${torch#torch==}
 hashes() { # hashes LIST PATTERN: of the builds in an index whose names match

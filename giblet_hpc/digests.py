@@ -72,6 +72,7 @@ class Digests:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._path = store.path / RECORDS / "digests.json"
+        self._weights: dict[tuple[str, str | None], str] = {}
         self._known: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
 
     def weights(self, name: str, *, expected: str | None = None) -> str:
@@ -82,7 +83,7 @@ class Digests:
         name : str
             A folder, or a name in the Hugging Face cache.
         expected : str, optional
-            What it has to be. The files are read anew then, whatever their size and time.
+            What it has to be. The files are read anew then, once, whatever their size and time.
 
         Raises
         ------
@@ -92,6 +93,11 @@ class Digests:
         if not name:
             # Path("") would be the working folder.
             return ""
+        if (name, expected) not in self._weights:
+            self._weights[name, expected] = self._of_weights(name, expected)
+        return self._weights[name, expected]
+
+    def _of_weights(self, name: str, expected: str | None) -> str:
         folder = Path(name) if Path(name).is_dir() else cached_model(name)
         files = sorted(path for path in folder.rglob("*") if _is_loaded(path, folder))
         of = sha256_file if expected else self.of

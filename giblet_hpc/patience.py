@@ -35,6 +35,5 @@ def answer_within(seconds: float, ask: Callable[[], T], otherwise: T) -> T:
     try:
         return answer.result(seconds)
     except TimeoutError:
-        if answer.done():
-            raise
-        return otherwise
+        # The function's own, or an answer at the last moment.
+        return answer.result() if answer.done() else otherwise

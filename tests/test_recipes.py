@@ -79,7 +79,7 @@ def test_labels_agree_with_the_locks() -> None:
 
 
 def test_every_wheel_of_the_locks_has_a_hash() -> None:
-    for name in ("cuda", "run", "light", "dev", "cpu", "audit"):
+    for name in ("cuda", "run", "light", "dev", "cpu", "torch", "audit"):
         lock = (ROOT / "container" / f"{name}.lock").read_text()
         pins = re.findall(r"^[a-z0-9-]+==.*\\\n    --hash=sha256:", lock, flags=re.M)
         assert len(pins) == len(re.findall(r"^[a-z0-9-]+(?:\[.*\])?==", lock, flags=re.M)), name

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -30,14 +30,19 @@ def stack(widths: Sequence[int], dropouts: Sequence[float]) -> nn.Sequential:
     return nn.Sequential(*(layer for a, b, p in pairs for layer in block(a, b, p)))
 
 
-def with_layer_norm(model: nn.Module) -> nn.Module:
-    """Replace each BatchNorm of a model by a LayerNorm of the same width."""
+def with_norms(model: nn.Module, make: Callable[[nn.BatchNorm1d], nn.Module]) -> nn.Module:
+    """Replace each BatchNorm of a model by what is made of it."""
     for name, child in model.named_children():
         if isinstance(child, nn.BatchNorm1d):
-            setattr(model, name, nn.LayerNorm(child.num_features))
+            setattr(model, name, make(child))
         else:
-            with_layer_norm(child)
+            with_norms(child, make)
     return model
+
+
+def with_layer_norm(model: nn.Module) -> nn.Module:
+    """Replace each BatchNorm of a model by a LayerNorm of the same width."""
+    return with_norms(model, lambda norm: nn.LayerNorm(norm.num_features))
 
 
 class Encoder(nn.Module):

@@ -68,6 +68,10 @@ class RunPaths:
         """The resolved config."""
         return self.root / "run.yaml"
 
+    def exists(self) -> bool:
+        """Return whether there is a run that this user may look into."""
+        return os.path.isfile(self.config)  # noqa: PTH113 - Path.is_file raises where it may not look
+
     @property
     def format(self) -> Path:
         """The number of the folder's layout."""

@@ -13,16 +13,15 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from giblet_hpc.training.global_sums import GlobalSums, with_global_batch_norm
-from giblet_hpc.training.schedule import mixed_seed
-from giblet_hpc.training.strategy import State
+from giblet_hpc.training.global_sums import with_global_batch_norm
+from giblet_hpc.training.strategy import DataParallel, State
 from giblet_hpc.training.world import World
 
 LARGE = 10**6
 """A layer with more parameters than this is gathered by itself, when it is needed."""
 
 
-class FullySharded:
+class FullySharded(DataParallel):
     """`fsdp`: torch's `fully_shard`, by layers.
 
     Checkpoints hold whole tensors, as those of `ddp` do: either mode, with any number of ranks,
@@ -35,8 +34,7 @@ class FullySharded:
     """
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.sums = GlobalSums.over(world)
+        super().__init__(world)
         # Nothing here is changed in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self._mesh = init_device_mesh(world.device.type, (world.size,))
@@ -93,10 +91,6 @@ class FullySharded:
             },
         })  # fmt: skip
 
-    def seed_dropout(self, seed: int, step: int) -> None:
-        """Seed torch's generator as `ddp` does: the same windows lose the same units."""
-        torch.manual_seed(mixed_seed(seed, step, self.world.rank))
-
 
 def _whole(value: Any) -> Any:
     """Return a tensor whole, gathered from all ranks where each has a share."""
@@ -109,7 +103,7 @@ def _gathered(value: Any, *, keep: bool) -> Any:
         return {name: _gathered(part, keep=keep) for name, part in value.items()}
     if isinstance(value, torch.Tensor):
         whole = _whole(value.detach())
-        return whole.cpu().clone() if keep else None
+        return whole.cpu() if keep else None
     return value
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from giblet_hpc.models.dense import with_norms
 from giblet_hpc.training.world import World
 
 
@@ -116,13 +117,8 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
 
 
 def with_global_batch_norm(model: nn.Module, sums: GlobalSums) -> nn.Module:
-    """Replace each BatchNorm of a model by one over the batches of all ranks."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.BatchNorm1d):
-            setattr(model, name, GlobalBatchNorm1d(child, sums))
-        else:
-            with_global_batch_norm(child, sums)
-    return model
+    """Replace each BatchNorm of a model by one over all ranks' batches, where there are more."""
+    return model if sums.size == 1 else with_norms(model, lambda n: GlobalBatchNorm1d(n, sums))
 
 
 def pearson_over_time(

@@ -87,8 +87,8 @@ class Trainer:
         self._best_step: int | None = None
         self._stale_validations = 0
         self._bad_steps = 0
-        self._order = DataOrder(paths.checkpoints(fold.name), self.world)
         self._folder = paths.checkpoints(fold.name)
+        self._order = DataOrder(self._folder, self.world)
         self._progress = Progress(paths, "train")
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()

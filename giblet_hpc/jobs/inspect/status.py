@@ -23,9 +23,12 @@ DESCRIBE_SECONDS = 90.0
 
 
 def find_runs(folder: Path) -> list[RunPaths]:
-    """Return all runs in a folder, by name; also those that do not answer whether they are runs."""
+    """Return all runs in a folder, by name; also those that do not answer whether they are runs.
+
+    Those of others that this user may not enter are left out.
+    """
     found = [RunPaths(path) for path in sorted(folder.glob("*"))]
-    return [run for run in found if answer_within(PROBE_SECONDS, run.config.is_file, True)]
+    return [run for run in found if answer_within(PROBE_SECONDS, run.exists, True)]
 
 
 def choose_run(folder: Path, name: str | None) -> RunPaths:
@@ -55,9 +58,9 @@ def choose_run(folder: Path, name: str | None) -> RunPaths:
 def describe_safely(paths: RunPaths) -> dict[str, Any]:
     """Return where a run stands, or why that cannot be said: a bad run says nothing of others."""
     silent = _unreadable(paths, "its file system does not answer")
-    if not answer_within(PROBE_SECONDS, paths.config.exists, False):
-        return silent
     try:
+        if answer_within(PROBE_SECONDS, paths.config.stat, None) is None:
+            return silent
         return answer_within(DESCRIBE_SECONDS, lambda: describe(paths), silent)
     except (GibletError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return _unreadable(paths, f"cannot be read ({owner(paths.root)}'s): {error}")

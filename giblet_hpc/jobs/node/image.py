@@ -216,6 +216,7 @@ def digest(profile: Cluster, remembered: Path) -> str:
     """
     if not profile.image:
         return ""
+    check(profile)
     _require_signature(profile)
     if profile.runtime != "apptainer":
         asked = [profile.runtime, "image", "inspect", "--format", "{{.Id}}", profile.image]
@@ -229,7 +230,6 @@ def digest(profile: Cluster, remembered: Path) -> str:
                 hint="container/build.sh makes it",
             ) from error
         return _require(profile, done.stdout.strip())
-    check(profile)
     image = Path(profile.image).resolve()
     if image.is_dir():
         return "unpacked"
