@@ -72,7 +72,7 @@ class Digests:
     def __init__(self, store: FeatureStore) -> None:
         self._store = store
         self._path = store.path / RECORDS / "digests.json"
-        self._weights: dict[tuple[str, str | None], str] = {}
+        self._expected: set[tuple[str, str]] = set()
         self._known: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
 
     def weights(self, name: str, *, expected: str | None = None) -> str:
@@ -93,11 +93,8 @@ class Digests:
         if not name:
             # Path("") would be the working folder.
             return ""
-        if (name, expected) not in self._weights:
-            self._weights[name, expected] = self._of_weights(name, expected)
-        return self._weights[name, expected]
-
-    def _of_weights(self, name: str, expected: str | None) -> str:
+        if expected and (name, expected) in self._expected:
+            return expected
         folder = Path(name) if Path(name).is_dir() else cached_model(name)
         files = sorted(path for path in folder.rglob("*") if _is_loaded(path, folder))
         of = sha256_file if expected else self.of
@@ -108,6 +105,8 @@ class Digests:
                 f"{digest}, not {expected}",
                 hint="see who has changed them; if these are meant, name their digest",
             )
+        if expected:
+            self._expected.add((name, expected))
         return digest
 
     def of(self, path: Path) -> str:

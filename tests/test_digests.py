@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from giblet_hpc import digests as digests_module
 from giblet_hpc.digests import Digests, cached_model
 from giblet_hpc.errors import DataError
 from giblet_hpc.store import FeatureStore
 
 
 @pytest.fixture
-def digests(tmp_path: Path) -> Digests:
-    return Digests(FeatureStore(tmp_path / "store.zarr"))
+def store(tmp_path: Path) -> FeatureStore:
+    return FeatureStore(tmp_path / "store.zarr")
+
+
+@pytest.fixture
+def digests(store: FeatureStore) -> Digests:
+    return Digests(store)
 
 
 @pytest.fixture
@@ -32,20 +38,35 @@ def exchange(file: Path, content: bytes) -> None:
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_exchanged_weights_are_refused(digests: Digests, model: Path) -> None:
+def test_exchanged_weights_are_refused(store: FeatureStore, model: Path) -> None:
     """Also those of the same size and time, and those that a link leads to."""
-    digest = digests.weights(str(model))
-    assert digests.weights(str(model), expected=digest) == digest
+    digest = Digests(store).weights(str(model))
+    assert Digests(store).weights(str(model), expected=digest) == digest
     exchange(model / "model.safetensors", b"WEIGHTS")
     with pytest.raises(DataError, match=f"others than weights_sha256 names: .*, not {digest}"):
-        digests.weights(str(model), expected=digest)
+        Digests(store).weights(str(model), expected=digest)
     other = model.with_name("other.safetensors")
     (model / "model.safetensors").rename(other)
     (model / "model.safetensors").symlink_to(other)
     with pytest.raises(DataError, match="others than weights_sha256 names"):
-        digests.weights(str(model), expected=digest)
+        Digests(store).weights(str(model), expected=digest)
     other.write_bytes(b"weights")
-    assert digests.weights(str(model), expected=digest) == digest
+    assert Digests(store).weights(str(model), expected=digest) == digest
+
+
+def test_pinned_weights_are_read_once(
+    digests: Digests, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run's array asks for them, and they may be gigabytes."""
+    digest = digests.weights(str(model))
+    read: list[Path] = []
+    original = digests_module.sha256_file
+    monkeypatch.setattr(
+        digests_module, "sha256_file", lambda path: read.append(path) or original(path)
+    )
+    for _ in range(3):
+        assert digests.weights(str(model), expected=digest) == digest
+    assert len(read) == 2
 
 
 def test_what_is_no_part_of_the_model_does_not_count(digests: Digests, model: Path) -> None:

@@ -306,6 +306,17 @@ def _fetch(port: int, path: str) -> int:
     raise AssertionError("no answer")
 
 
+def test_a_run_that_may_not_be_entered_disturbs_no_status(lab: Lab) -> None:
+    private = lab.runs / "a private one"
+    shutil.copytree(lab.runs / "hers", private)
+    lab.give(MEMBER, private, *private.rglob("*"))
+    private.chmod(0o700)
+    said = lab.victim("status") + lab.victim("runs")
+    shutil.rmtree(private)
+    assert "hers" in said
+    assert "a private one" not in said
+
+
 @pytest.mark.parametrize("damage", ["pipe", "control characters"])
 def test_a_run_that_was_planted_disturbs_no_status(lab: Lab, damage: str) -> None:
     planted = lab.runs / "a bad one"
