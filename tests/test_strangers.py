@@ -1,7 +1,7 @@
 """Three ordinary users on one machine: whose runs they are, a member of her lab, and a stranger.
 
 Each test tries one attack as another user, on a lab's folder that the member can write to and on a
-run that was made there.
+run that was made there, once without a scheduler and once with a real Slurm.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY, python_for_all, sets
+from tests.slurm.conftest import PROFILE, slurm_cluster
 
 pytestmark = [
     pytest.mark.users,
@@ -83,10 +84,13 @@ class Lab:
     Parameters
     ----------
     folder : Path
+    nodes : int
+        Over how many the two ranks of a training go.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nodes: int) -> None:
         self.folder = folder
+        self.nodes = nodes
         self.runs = folder / "all runs"
         self.store = folder / "store.zarr"
         self.home = folder / "home of the victim"
@@ -125,7 +129,7 @@ class Lab:
         return self.do(VICTIM, str(PROGRAM), *arguments, check=check)
 
     def submit(self, stage: str, name: str, *options: str) -> str:
-        several = ["--ranks", "2"] if stage != "preprocess" else []
+        several = ["--ranks", "2", "--nodes", str(self.nodes)] if stage != "preprocess" else []
         named = ["--config", str(CONFIG), "--name", name, *several]
         return self.victim("submit", stage, *named, *sets([*self.options, *options]), check=False)
 
@@ -161,14 +165,25 @@ def users() -> Iterator[None]:
     subprocess.run(["groupdel", GROUP], check=False, capture_output=True)
 
 
+@pytest.fixture(scope="module", params=["local", pytest.param("slurm", marks=pytest.mark.slurm)])
+def profile(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The text of a profile, with its scheduler there to be used."""
+    if request.param == "local":
+        yield "scheduler: local\n"
+        return
+    with slurm_cluster(Path(f"/tmp/giblet-trio-{os.getpid()}"), accounting=False):
+        yield PROFILE
+
+
 @pytest.fixture(scope="module")
-def lab(users: None, study_folder: Path) -> Iterator[Lab]:
+def lab(users: None, profile: str, study_folder: Path) -> Iterator[Lab]:
     """A run that was made while traps lay about and the stranger sent orders to every port."""
-    lab = Lab(Path(f"/tmp/giblet trio {os.getpid()}"))
+    nodes = 2 if "slurm" in profile else 1
+    lab = Lab(Path(f"/tmp/giblet trio {os.getpid()} {nodes}"), nodes)
     for folder in (lab.folder, lab.runs, lab.marks):
         folder.mkdir()
     shutil.copytree(study_folder, lab.folder / "data")
-    (lab.folder / "here.yaml").write_text(f"scheduler: local\ngroup: {GROUP}\n")
+    (lab.folder / "here.yaml").write_text(f"{profile}group: {GROUP}\n")
     for path in (lab.folder, *lab.folder.rglob("*")):
         shutil.chown(path, "root", GROUP)
         path.chmod(0o2775 if path.is_dir() else 0o644)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -59,19 +60,28 @@ def start_cluster(folder: Path, *, accounting: bool) -> Any:
     return cluster
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Two nodes without accounting; sockets need a short path."""
-    folder = Path(f"/tmp/giblet-slurm-{os.getpid()}")
-    running = start_cluster(folder, accounting=False)
+@contextlib.contextmanager
+def slurm_cluster(folder: Path, *, accounting: bool) -> Iterator[Any]:
+    """A Slurm of its own, which programs that are started here speak with."""
+    running = start_cluster(folder, accounting=accounting)
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(running.conf)
-    yield running
-    subprocess.run(["scancel", "--user=root"], check=False)
-    running.down()
-    if before is None:
+    try:
+        yield running
+    finally:
+        running.down()
         del os.environ["SLURM_CONF"]
-    shutil.rmtree(folder, ignore_errors=True)
+        if before is not None:
+            os.environ["SLURM_CONF"] = before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """Two nodes without accounting; sockets need a short path."""
+    with slurm_cluster(Path(f"/tmp/giblet-slurm-{os.getpid()}"), accounting=False) as running:
+        yield running
+        subprocess.run(["scancel", "--user=root"], check=False)
 
 
 class SlurmCli(Cli):

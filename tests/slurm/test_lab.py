@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import python_for_all
-from tests.slurm.conftest import PROFILE, SlurmCli, options_of, start_cluster
+from tests.slurm.conftest import PROFILE, SlurmCli, options_of, slurm_cluster
 
 pytestmark = pytest.mark.slurm
 TWO = ["--ranks", "2", "--nodes", "2"]
@@ -152,21 +152,24 @@ def require_only_taken_up_by_its_owner(cli: SlurmCli, mark: Path) -> None:
     assert not mark.exists(), mark.read_text()
 
 
+@pytest.fixture
+def lab() -> Iterator[Path]:
+    folder = Path(f"/tmp/giblet lab {os.getpid()}")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.users
 def test_with_accounting_as_ordinary_users_of_one_group(
-    cluster: Any, members: None, study_folder: Path
+    members: None, study_folder: Path, lab: Path
 ) -> None:
     """Two members share a store; each reads the other's run, and cannot change it.
 
     One of them has put traps into the folder that they share.
     """
     folder = Path(f"/tmp/giblet-acct-{os.getpid()}")
-    lab = Path(f"/tmp/giblet lab {os.getpid()}")
-    lab.mkdir()
-    second = start_cluster(folder, accounting=True)
-    before = os.environ["SLURM_CONF"]
-    os.environ["SLURM_CONF"] = str(second.conf)
-    try:
+    with slurm_cluster(folder, accounting=True):
         subprocess.run(
             ["sacctmgr", "-i", "add", "cluster", "giblet"], check=False, capture_output=True
         )
@@ -210,8 +213,3 @@ def test_with_accounting_as_ordinary_users_of_one_group(
         ]  # fmt: skip
         assert not writable
         assert "giblet-ann-s-run-train|giblet-ann|COMPLETED" in accounted()
-    finally:
-        second.down()
-        os.environ["SLURM_CONF"] = before
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(lab, ignore_errors=True)
