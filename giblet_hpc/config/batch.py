@@ -9,8 +9,39 @@ SMALLEST_DENSE_BATCH = 8
 """TRs that BatchNorm sees at a time, of all ranks together: with fewer it keeps only signs."""
 
 
+def ranks_of_a_team(config: RunConfig, local: int) -> int:
+    """Return how many ranks compute the same windows together: 1 but in tensor mode.
+
+    Parameters
+    ----------
+    config : RunConfig
+    local : int
+        Ranks of a node.
+
+    Raises
+    ------
+    ConfigError
+        When a node's ranks are not divided evenly.
+    """
+    if config.model.parallel != "tensor":
+        return 1
+    team = config.model.tensor_ranks or local
+    if local % team:
+        raise ConfigError(
+            f"model.tensor_ranks ({team}) must divide the {local} ranks of a node",
+            hint="leave it out, for all ranks of a node",
+        )
+    return team
+
+
 def require_shared_batch(config: RunConfig, ranks: int) -> None:
     """Check that a step's windows can be divided among the ranks.
+
+    Parameters
+    ----------
+    config : RunConfig
+    ranks : int
+        Those that see different windows.
 
     Raises
     ------

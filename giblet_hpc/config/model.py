@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from giblet_hpc.config.section import Count, Fraction, NonNegative, Section
 
@@ -41,10 +41,18 @@ class Model(Section):
     kind: Literal["temporal", "dense"] = "temporal"
     """`temporal`: frame encoder, embeddings, learned FIR, low-rank heads. `dense`: the original
     fully connected autoencoder, parameter for parameter."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
+    parallel: Literal["ddp", "fsdp", "tensor"] = "ddp"
     """How ranks share the work. `ddp`: each has the whole model. `fsdp`: each has a share of every
     layer, of its gradients and of the optimizer's, and gathers a layer when it needs it: less
-    memory, more traffic. Either goes on from the other's checkpoints."""
+    memory, more traffic. `tensor`, of the dense model: the ranks of a node compute each batch
+    together, and each has a share of the largest layers: what goes between ranks is activations,
+    not weights. Each goes on from the others' checkpoints."""
+    tensor_ranks: Count | None = None
+    """With `parallel: tensor`, how many ranks compute a batch together, of one node; those of a
+    node by default. Groups of them share batches as in `ddp`."""
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    """Of the dense model: what the widths of its hidden layers are multiplied by; 1 for the
+    original's."""
     bottleneck: Count = 2048
     """Width of the bottleneck."""
     norm: Literal["batch", "layer"] = "batch"
@@ -55,7 +63,19 @@ class Model(Section):
     """Sizes of the temporal model."""
 
     @model_validator(mode="after")
-    def _norm_is_of_the_dense_model(self) -> Self:
-        if self.norm == "layer" and self.kind != "dense":
+    def _options_of_the_dense_model(self) -> Self:
+        if self.kind == "dense":
+            return self
+        if self.norm == "layer":
             raise ValueError("norm: layer is for kind: dense; the temporal model has no BatchNorm")
+        if self.parallel == "tensor":
+            raise ValueError("parallel: tensor is for kind: dense, whose layers it divides")
+        if self.width != 1.0:
+            raise ValueError("width is for kind: dense; the temporal model has temporal.width")
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_of_tensor_mode(self) -> Self:
+        if self.tensor_ranks is not None and self.parallel != "tensor":
+            raise ValueError("tensor_ranks is for parallel: tensor")
         return self

@@ -30,7 +30,7 @@ from giblet_hpc.modalities.base import (
     mean_variance,
 )
 from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
-from giblet_hpc.models.dense import JOINT, block, stack
+from giblet_hpc.models.dense import JOINT, block, scaled, stack
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -210,22 +210,24 @@ class Audio(Modality):
         """The dense model predicts the codes' numbers instead."""
         return self.codes and predicted.dim() == 5
 
-    def dense_encoder(self) -> nn.Module | None:
+    def dense_encoder(self, width: float) -> nn.Module | None:
         """Return the original's encoder of the codes' numbers."""
         if not self.codes:
             return None
+        first, second = scaled([512, 256], width)
         return nn.Sequential(
-            *block(int(np.prod(self.shape)), 512, 0.3, relu=False),
+            *block(int(np.prod(self.shape)), first, 0.3, relu=False),
             nn.ReLU(),
-            *block(512, 256, 0.2, relu=False),
+            *block(first, second, 0.2, relu=False),
             nn.ReLU(),
         )
 
-    def dense_decoder(self) -> nn.Module:
+    def dense_decoder(self, width: float) -> nn.Module:
         """Return the original's decoder to the codes' numbers, as fractions of the largest."""
+        hidden = scaled([JOINT, 2048, 2048], width)
         return nn.Sequential(
-            *stack([JOINT, 2048, 2048], [0.3, 0.3]),
-            nn.Linear(2048, int(np.prod(self.shape))),
+            *stack(hidden, [0.3, 0.3]),
+            nn.Linear(hidden[-1], int(np.prod(self.shape))),
             nn.Sigmoid(),
         )
 

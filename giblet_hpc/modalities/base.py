@@ -181,17 +181,17 @@ class Modality(ABC):
 
     # The dense model: only modalities that the original had are part of it.
 
-    def dense_encoder(self) -> nn.Module | None:
+    def dense_encoder(self, width: float) -> nn.Module | None:
         """Return the network from (N, inputs) to its part of the joint layer; None: no place."""
         return None
 
-    def dense_decoder(self) -> nn.Module:
-        """Return the network from (N, 1536) to (N, outputs)."""
+    def dense_decoder(self, width: float) -> nn.Module:
+        """Return the network from (N, joint) to (N, outputs)."""
         raise AssertionError("only for modalities of the dense model")
 
     def dense_input(self, rows: torch.Tensor) -> torch.Tensor:
         """Turn stored rows (N, 1, ...) into (N, inputs)."""
-        return rows.flatten(1).float()
+        return rows.flatten(1).to(torch.get_default_dtype())
 
     def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
         """Turn (N, outputs) into (N, 1, ...)."""

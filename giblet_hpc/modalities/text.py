@@ -26,7 +26,7 @@ from giblet_hpc.modalities.base import (
     draw_vectors,
     mean_variance,
 )
-from giblet_hpc.models.dense import JOINT, stack
+from giblet_hpc.models.dense import JOINT, scaled, stack
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -115,15 +115,14 @@ class Text(Modality):
         del options
         return VectorDecoder(bottleneck, self.estimate("mean"))
 
-    def dense_encoder(self) -> nn.Module:
+    def dense_encoder(self, width: float) -> nn.Module:
         """Return the original's encoder."""
-        return stack([self.shape[0], 512, 256], [0.2, 0.2])
+        return stack([self.shape[0], *scaled([512, 256], width)], [0.2, 0.2])
 
-    def dense_decoder(self) -> nn.Module:
+    def dense_decoder(self, width: float) -> nn.Module:
         """Return the original's decoder."""
-        return nn.Sequential(
-            *stack([JOINT, 1024, 1024], [0.3, 0.3]), nn.Linear(1024, self.shape[0])
-        )
+        hidden = scaled([JOINT, 1024, 1024], width)
+        return nn.Sequential(*stack(hidden, [0.3, 0.3]), nn.Linear(hidden[-1], self.shape[0]))
 
     def baseline_features(
         self, inputs: NDArray[Any], shared: NDArray[Any] | None

@@ -27,7 +27,7 @@ from giblet_hpc.modalities.base import (
     Note,
     film_inputs,
 )
-from giblet_hpc.models.dense import JOINT, stack
+from giblet_hpc.models.dense import JOINT, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
@@ -130,21 +130,26 @@ class Video(Modality):
         """Return pixels as fractions, of as many frames as there are predicted."""
         return rows[:, :, : predicted.shape[2]].float() / 255
 
-    def dense_encoder(self) -> nn.Module:
+    def dense_encoder(self, width: float) -> nn.Module:
         """Return the original's encoder of all pixels of all frames."""
-        return stack([int(np.prod(self.shape)), 4096, 2048, 1024], [0.3, 0.3, 0.2])
+        frames, pixels = self.shape[0], int(np.prod(self.shape[1:]))
+        first, *others = scaled([4096, 2048, 1024], width)
+        layers = [nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(0.3)]
+        after = stack([first, *others], [0.3, 0.2])
+        return nn.Sequential(SumOverFrames(frames, pixels, first), *layers, *after)
 
-    def dense_decoder(self) -> nn.Module:
+    def dense_decoder(self, width: float) -> nn.Module:
         """Return the original's decoder of one frame."""
+        hidden = scaled([JOINT, 2048, 4096], width)
         return nn.Sequential(
-            *stack([JOINT, 2048, 4096], [0.3, 0.3]),
-            nn.Linear(4096, int(np.prod(self.shape[1:]))),
+            *stack(hidden, [0.3, 0.3]),
+            nn.Linear(hidden[-1], int(np.prod(self.shape[1:]))),
             nn.Sigmoid(),
         )
 
     def dense_input(self, rows: torch.Tensor) -> torch.Tensor:
         """Return pixels as fractions."""
-        return rows.flatten(1).float() / 255
+        return rows.flatten(1).to(torch.get_default_dtype()) / 255
 
     def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
         """Return one frame, (N, 1, 1, H, X, 3)."""

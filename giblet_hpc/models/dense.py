@@ -16,6 +16,11 @@ from giblet_hpc.models.shapes import Batch, DenseCoder, Output, Positions, Shape
 JOINT = 1536
 
 
+def scaled(widths: Sequence[int], width: float) -> list[int]:
+    """Return widths of hidden layers, times a factor; at least 1."""
+    return [max(1, round(one * width)) for one in widths]
+
+
 def block(inputs: int, outputs: int, dropout: float, *, relu: bool = True) -> list[nn.Module]:
     """Return Linear, BatchNorm, (ReLU), Dropout."""
     layers: list[nn.Module] = [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)]
@@ -28,6 +33,49 @@ def stack(widths: Sequence[int], dropouts: Sequence[float]) -> nn.Sequential:
     """Return blocks between consecutive widths."""
     pairs = zip(widths[:-1], widths[1:], dropouts, strict=True)
     return nn.Sequential(*(layer for a, b, p in pairs for layer in block(a, b, p)))
+
+
+class SumOverFrames(nn.Module):
+    """A linear layer of all pixels of all frames, as the sum of one layer a frame.
+
+    The same map as one `nn.Linear` of ``frames * pixels`` inputs, which at the original's size
+    would hold more numbers than 32 bits count.
+
+    Parameters
+    ----------
+    frames, pixels, width : int
+        ``pixels`` counts a frame's values, of all its colours.
+    """
+
+    def __init__(self, frames: int, pixels: int, width: int) -> None:
+        super().__init__()
+        self.frames = nn.ModuleList(nn.Linear(pixels, width, bias=False) for _ in range(frames))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all values as `nn.Linear` does for that many inputs."""
+        bound = (len(self.frames) * self.weight_of(0).shape[1]) ** -0.5
+        for values in self.parameters():
+            nn.init.uniform_(values, -bound, bound)
+
+    def weight_of(self, frame: int) -> torch.Tensor:
+        """Return a frame's weights, (width, pixels)."""
+        weight = self.frames[frame].weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map (N, frames * pixels) to (N, width); summed in the type of the bias."""
+        return self.summed(inputs) + self.bias
+
+    def summed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the sum over frames, without the bias."""
+        each = inputs.view(len(inputs), len(self.frames), -1).unbind(1)
+        total = self.bias.new_zeros(len(inputs), len(self.bias))
+        for layer, pixels in zip(self.frames, each, strict=True):
+            total = total + layer(pixels)
+        return total
 
 
 def with_norms(model: nn.Module, make: Callable[[nn.BatchNorm1d], nn.Module]) -> nn.Module:
@@ -45,6 +93,11 @@ def with_layer_norm(model: nn.Module) -> nn.Module:
     return with_norms(model, lambda norm: nn.LayerNorm(norm.num_features))
 
 
+def norms_of(model: nn.Module) -> list[nn.BatchNorm1d]:
+    """Return a model's BatchNorms, in order."""
+    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm1d)]
+
+
 class Encoder(nn.Module):
     """Stimulus to bottleneck to voxels.
 
@@ -53,18 +106,26 @@ class Encoder(nn.Module):
     coders : mapping of str to DenseCoder
         Their encoders' widths add up to the joint layer's.
     bottleneck, voxels : int
+    width : float
+        What the hidden layers' widths are multiplied by.
     """
 
-    def __init__(self, coders: Mapping[str, DenseCoder], *, bottleneck: int, voxels: int) -> None:
+    def __init__(
+        self, coders: Mapping[str, DenseCoder], *, bottleneck: int, voxels: int, width: float
+    ) -> None:
         super().__init__()
-        encoders = {name: coder.dense_encoder() for name, coder in coders.items()}
+        encoders = {name: coder.dense_encoder(width) for name, coder in coders.items()}
         self.each = nn.ModuleDict({name: e for name, e in encoders.items() if e is not None})
+        # Each ends with a hidden layer, whose width is rounded by itself.
+        joined = sum(norms_of(encoder)[-1].num_features for encoder in self.each.values())
+        hidden = scaled([JOINT, 4096, 8000], width)
         self.joint = nn.Sequential(
-            *stack([JOINT, JOINT, 4096, 8000], [0.2, 0.3, 0.3]),
-            nn.Linear(8000, bottleneck),
+            *stack([joined, *hidden], [0.2, 0.3, 0.3]),
+            nn.Linear(hidden[-1], bottleneck),
             nn.BatchNorm1d(bottleneck),
         )
-        self.voxels = nn.Sequential(*block(bottleneck, 16384, 0.3), nn.Linear(16384, voxels))
+        (last,) = scaled([16384], width)
+        self.voxels = nn.Sequential(*block(bottleneck, last, 0.3), nn.Linear(last, voxels))
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the bottleneck (N, Z) of N single TRs, inputs flattened."""
@@ -78,12 +139,17 @@ class Decoder(nn.Module):
     ----------
     coders : mapping of str to DenseCoder
     bottleneck : int
+    width : float
+        What the hidden layers' widths are multiplied by.
     """
 
-    def __init__(self, coders: Mapping[str, DenseCoder], *, bottleneck: int) -> None:
+    def __init__(self, coders: Mapping[str, DenseCoder], *, bottleneck: int, width: float) -> None:
         super().__init__()
-        self.joint = stack([bottleneck, 8000, 4096, 2048, JOINT], [0.3] * 4)
-        self.each = nn.ModuleDict({name: coder.dense_decoder() for name, coder in coders.items()})
+        hidden = scaled([8000, 4096, 2048, JOINT], width)
+        self.joint = stack([bottleneck, *hidden], [0.3] * 4)
+        self.each = nn.ModuleDict(
+            {name: coder.dense_decoder(width) for name, coder in coders.items()}
+        )
 
     def forward(self, bottleneck: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return flat reconstructions by modality, (N, outputs)."""
@@ -99,6 +165,8 @@ class DenseModel(nn.Module):
     shapes : Shapes
     coders : mapping of str to DenseCoder
     bottleneck : int
+    width : float
+        What the hidden layers' widths are multiplied by; 1 for the original's.
 
     Raises
     ------
@@ -107,19 +175,24 @@ class DenseModel(nn.Module):
     """
 
     def __init__(
-        self, shapes: Shapes, coders: Mapping[str, DenseCoder], *, bottleneck: int = 2048
+        self,
+        shapes: Shapes,
+        coders: Mapping[str, DenseCoder],
+        *,
+        bottleneck: int = 2048,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         with torch.device("meta"):
-            places = [coder.dense_encoder() for coder in coders.values()]
+            places = [coder.dense_encoder(width) for coder in coders.values()]
         if len(places) != 3 or None in places:
             raise ConfigError(
                 "model.kind dense needs video, audio codes and text, and nothing else",
                 hint="model.kind temporal takes any of them",
             )
         self._coders = dict(coders)
-        self.encoder = Encoder(coders, bottleneck=bottleneck, voxels=shapes.voxels)
-        self.decoder = Decoder(coders, bottleneck=bottleneck)
+        self.encoder = Encoder(coders, bottleneck=bottleneck, voxels=shapes.voxels, width=width)
+        self.decoder = Decoder(coders, bottleneck=bottleneck, width=width)
 
     def forward(self, batch: Batch, positions: Positions) -> Output:
         """Predict a batch of windows of one TR each; ``positions`` are not used."""

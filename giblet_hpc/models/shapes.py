@@ -74,13 +74,16 @@ class Coder(Protocol):
 
 
 class DenseCoder(Protocol):
-    """A modality's two networks in the dense model, between flat rows."""
+    """A modality's two networks in the dense model, between flat rows.
 
-    def dense_encoder(self) -> nn.Module | None:
+    Their hidden layers' widths are multiplied by ``width``.
+    """
+
+    def dense_encoder(self, width: float) -> nn.Module | None:
         """Return the network from (N, inputs) to its part of the joint layer; None: no place."""
 
-    def dense_decoder(self) -> nn.Module:
-        """Return the network from (N, 1536) to (N, outputs)."""
+    def dense_decoder(self, width: float) -> nn.Module:
+        """Return the network from (N, joint) to (N, outputs)."""
 
     def dense_input(self, rows: torch.Tensor) -> torch.Tensor:
         """Turn stored rows (N, 1, ...) into (N, inputs)."""

@@ -9,6 +9,7 @@ import time
 
 import torch
 
+from giblet_hpc.config.batch import ranks_of_a_team
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
@@ -21,6 +22,7 @@ from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
 from giblet_hpc.training.strategy import DataParallel, Strategy
+from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -95,7 +97,8 @@ def strategy_of(config: RunConfig, world: World) -> Strategy:
         from giblet_hpc.training.fully_sharded import FullySharded
 
         return FullySharded(world)
-    return DataParallel(world)
+    team = ranks_of_a_team(config, world.local_size)
+    return TensorParallel(world, team) if team > 1 else DataParallel(world)
 
 
 def statistics_of(

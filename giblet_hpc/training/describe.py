@@ -9,7 +9,7 @@ from torch import nn
 
 from giblet_hpc.config.features import AudioFeatures, Features, TextFeatures, VideoFeatures
 from giblet_hpc.modalities.registry import modalities_of
-from giblet_hpc.models.dense import DenseModel
+from giblet_hpc.models.dense import DenseModel, SumOverFrames
 from giblet_hpc.models.shapes import Shapes
 
 SHAPES: tuple[tuple[int, ...], ...] = ((90, 160, 3), (8, 112), (3072,))
@@ -27,14 +27,22 @@ def original(frames: int, voxels: int) -> DenseModel:
     return DenseModel(Shapes(stimulus, 1, voxels), modalities)
 
 
+def _size(layer: nn.Linear | nn.BatchNorm1d | SumOverFrames) -> tuple[int, ...]:
+    """Return what a layer maps from, and to."""
+    if isinstance(layer, SumOverFrames):
+        width, pixels = layer.weight_of(0).shape
+        return len(layer.frames), pixels, width
+    return tuple(reversed(layer.weight.shape))
+
+
 def describe(frames: int, voxels: int) -> str:
     """Return a table of the layers, made on the meta device."""
     with torch.device("meta"):
         model = original(frames, voxels)
     lines = [f"dense model: {frames} frames of 90 x 160, {voxels:,} voxels"]
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear | nn.BatchNorm1d):
-            size = " x ".join(f"{n:,}" for n in reversed(layer.weight.shape))
+        if isinstance(layer, nn.Linear | nn.BatchNorm1d | SumOverFrames) and ".frames." not in name:
+            size = " x ".join(f"{n:,}" for n in _size(layer))
             count = sum(p.numel() for p in layer.parameters())
             lines.append(f"  {name:<24}{type(layer).__name__:<14}{size:<22}{count:>16,}")
     for part in (model.encoder, model.decoder, model):

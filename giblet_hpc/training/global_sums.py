@@ -21,22 +21,32 @@ class GlobalSums:
     ----------
     size : int
         How many ranks share a batch. With one, nothing is sent.
+    rank : int
+        Which of them this one is: it has every ``size``-th window, from this one on.
+    group : dist.ProcessGroup, optional
+        Those ranks; all by default.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, rank: int = 0, group: dist.ProcessGroup | None = None) -> None:
+        self.size, self.rank, self.group = size, rank, group
 
     @classmethod
     def over(cls, world: World) -> GlobalSums:
         """Return sums over all ranks."""
-        return cls(world.size)
+        return cls(world.size, world.rank)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over ranks; its gradient is that of all ranks' losses."""
         if self.size == 1:
             return values
-        total: torch.Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+        total: torch.Tensor = _Sum.apply(values, self.group)  # type: ignore[no-untyped-call]
         return total
+
+    def reduce(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over ranks in its place, without gradients; return it."""
+        if self.size > 1:
+            dist.all_reduce(values, group=self.group)
+        return values
 
     def shares(self, *counts: torch.Tensor) -> list[torch.Tensor]:
         """Return what each mean over a rank's own values has to be multiplied by.
@@ -62,18 +72,17 @@ class _Sum(torch.autograd.Function):
     """All-reduce, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        del ctx
+    def forward(ctx: Any, values: torch.Tensor, group: dist.ProcessGroup | None) -> torch.Tensor:
+        ctx.group = group
         total = values.detach().clone()
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        del ctx
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
 
 
 class GlobalBatchNorm1d(nn.BatchNorm1d):

@@ -68,7 +68,7 @@ class Trainer:
         should_stop: Callable[[], bool],
     ) -> None:
         self.config, self.paths, self.fold = config, paths, fold
-        self._strategy, self.world = strategy, strategy.world
+        self._strategy, self.world, self._sums = strategy, strategy.world, strategy.sums
         self._should_stop = should_stop
         self._runs = list(study.runs)
         self.predictor = make_predictor(config, study, statistics, strategy)
@@ -98,7 +98,7 @@ class Trainer:
 
     def _count_steps(self) -> int:
         options = self.config.train
-        require_shared_batch(self.config, self.world.size)
+        require_shared_batch(self.config, self._sums.size)
         windows = len(epoch_windows(self.fold.train, options.window_trs, seed=0, epoch=0))
         if windows < options.batch_windows:
             raise ConfigError(
@@ -188,7 +188,7 @@ class Trainer:
         epoch, index = divmod(place, self.steps_per_epoch)
         windows = epoch_windows(self.fold.train, options.window_trs, seed=options.seed, epoch=epoch)
         batch = windows[index * options.batch_windows : (index + 1) * options.batch_windows]
-        return batch[self.world.rank :: self.world.size]
+        return batch[self._sums.rank :: self._sums.size]
 
     def _train_step(self) -> dict[str, float]:
         options = self.config.train
@@ -220,7 +220,7 @@ class Trainer:
         with hold:
             positions = self.predictor.positions(self.step)
             output = self.predictor.forward(self._wrapped, batch, positions)
-            components = self.losses.components(output, batch, positions, self._strategy.sums)
+            components = self.losses.components(output, batch, positions, self._sums)
             loss = torch.stack(list(components.values())).sum() / options.accumulation
             shares = self._gradient_shares(components) if logged else {}
             self._beacon.show(self.step, "backward")
@@ -228,7 +228,7 @@ class Trainer:
         if not logged:
             return {}
         own = torch.stack([value.detach() for value in components.values()])
-        means = (self.world.sum(own) / self.world.size).tolist()
+        means = (self._sums.reduce(own) / self._sums.size).tolist()
         values = {f"loss/{name}": mean for name, mean in zip(components, means, strict=True)}
         return {"loss": sum(values.values()), **values, **shares}
 
@@ -289,7 +289,7 @@ class Trainer:
         self.model.eval()
         options = self.config.train
         windows = covering_windows(self.fold.validation, options.window_trs)
-        mine = windows[self.world.rank :: self.world.size]
+        mine = windows[self._sums.rank :: self._sums.size]
         sums = VoxelSums(
             self._runs,
             subjects=self.predictor.shapes.subjects,
@@ -299,9 +299,9 @@ class Trainer:
         names = ["fmri", *self.predictor.modalities]
         totals = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.world.device)
         positions = self.predictor.positions(None)
-        size = max(1, options.batch_windows // self.world.size)
+        size = max(1, options.batch_windows // self._sums.size)
         # All ranks call the model equally often, as some modes make its layers' tensors together.
-        for start in range(0, -(-len(windows) // self.world.size), size):
+        for start in range(0, -(-len(windows) // self._sums.size), size):
             chosen = mine[start : start + size]
             batch = self.predictor.reader(chosen or windows[:1])
             output = self.predictor.predict(batch)
@@ -312,8 +312,8 @@ class Trainer:
             totals += torch.stack([*(components[name] * trs for name in names), trs]).double()
             for number, window in enumerate(chosen):
                 sums.add(window.block.run, output.bold, batch, number)
-        sums.reduce(self.world)
-        means = (self.world.sum(totals)[:-1] / totals[-1]).tolist()
+        sums.reduce(self._sums)
+        means = (self._sums.reduce(totals)[:-1] / totals[-1]).tolist()
         r = sums.correlation()
         return {
             "fmri_error": sums.mean_squared_error() / self.predictor.statistics.bold_variance,

@@ -109,7 +109,9 @@ def build_model(config: RunConfig, shapes: Shapes, modalities: Mapping[str, Moda
     """Return the network, initialised from ``train.seed`` and the modalities' estimates."""
     torch.manual_seed(config.train.seed)
     if config.model.kind == "dense":
-        dense = DenseModel(shapes, modalities, bottleneck=config.model.bottleneck)
+        dense = DenseModel(
+            shapes, modalities, bottleneck=config.model.bottleneck, width=config.model.width
+        )
         return dense if config.model.norm == "batch" else with_layer_norm(dense)
     return TemporalNet(
         shapes,

@@ -25,7 +25,7 @@ class Strategy(Protocol):
 
     world: World
     sums: GlobalSums
-    """Over the ranks that share a batch."""
+    """Over the ranks that share a batch, of which each sees other windows."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model on this rank's device, its layers ready for this mode."""
@@ -46,7 +46,7 @@ class Strategy(Protocol):
         """Put a whole state into this rank's model and optimizer."""
 
     def seed_dropout(self, seed: int, step: int) -> None:
-        """Make a step's dropout a function of the seed, the step and the rank."""
+        """Make a step's dropout a function of the seed, the step and this rank's windows."""
 
 
 class DataParallel:
@@ -67,12 +67,15 @@ class DataParallel:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with gradients averaged over all ranks."""
-        if self.world.size == 1:
+        if self.sums.size == 1:
             return model
         # DDP otherwise regroups its buckets after the first step, so that a resumed run would sum
         # gradients in another order than an undisturbed one.
         return DistributedDataParallel(
-            model, gradient_as_bucket_view=True, find_unused_parameters=True
+            model,
+            process_group=self.sums.group,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=True,
         )
 
     def no_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[object]:
@@ -97,5 +100,5 @@ class DataParallel:
         optimizer.load_state_dict(state["optimizer"])
 
     def seed_dropout(self, seed: int, step: int) -> None:
-        """Seed torch's generator; ranks differ, as they see different windows."""
-        torch.manual_seed(mixed_seed(seed, step, self.world.rank))
+        """Seed torch's generator; ranks that see different windows differ."""
+        torch.manual_seed(mixed_seed(seed, step, self.sums.rank))

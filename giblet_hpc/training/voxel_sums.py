@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from giblet_hpc.models.shapes import Batch
-from giblet_hpc.training.world import World
+from giblet_hpc.training.global_sums import GlobalSums
 
 
 class VoxelSums:
@@ -34,9 +34,9 @@ class VoxelSums:
         terms = (w.expand_as(y), x * w, y * w, x * x * w, y * y * w, x * y * w)
         self._sums[self._index[run]] += torch.stack([term.sum(0) for term in terms])
 
-    def reduce(self, world: World) -> None:
+    def reduce(self, sums: GlobalSums) -> None:
         """Add up over ranks; all ranks hold the same sums then."""
-        world.sum(self._sums)
+        sums.reduce(self._sums)
 
     def mean_squared_error(self) -> float:
         """Return the mean over all valid scans of (predicted - measured)^2."""

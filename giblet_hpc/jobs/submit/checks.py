@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from giblet_hpc.config.batch import require_shared_batch
+from giblet_hpc.config.batch import ranks_of_a_team, require_shared_batch
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError, JobError
@@ -50,7 +50,7 @@ def require_possible(
         When a node's memory cannot hold the study.
     """
     if "train" in stages:
-        require_shared_batch(config, size.world)
+        require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
         if paths is not None and "preprocess" not in stages:
             memory_fits(config, paths, profile, size)
     if "preprocess" in stages and not profile.image:

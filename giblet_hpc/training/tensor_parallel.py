@@ -1,0 +1,294 @@
+"""`tensor`: ranks compute each batch together; each holds a share of the largest layers.
+
+Activations go between ranks, not weights. The first layer is divided by pixels (its partial sums
+are added up), the layers to voxels and to pixels by their outputs (which are gathered); all other
+layers are equal on all ranks. After Megatron-LM (Shoeybi et al. 2019, arXiv:1909.08053, part 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from giblet_hpc.errors import NodeError
+from giblet_hpc.models.dense import SumOverFrames
+from giblet_hpc.training.global_sums import GlobalSums
+from giblet_hpc.training.strategy import DataParallel, State
+from giblet_hpc.training.world import World
+
+LARGE = 10**8
+"""A layer with more weights than this is divided by its outputs."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """The ranks that compute a batch together.
+
+    Parameters
+    ----------
+    ranks : tuple of int
+        Global ranks.
+    number : int
+        Which of them this one is.
+    group : dist.ProcessGroup
+    """
+
+    ranks: tuple[int, ...]
+    number: int
+    group: dist.ProcessGroup
+
+    def share(self, size: int, number: int | None = None) -> slice:
+        """Return which of ``size`` rows or columns a member has; the first ones have one more."""
+        number = self.number if number is None else number
+        least, more = divmod(size, len(self.ranks))
+        start = number * least + min(number, more)
+        return slice(start, start + least + (number < more))
+
+
+class TensorParallel(DataParallel):
+    """`tensor`, in teams of ranks; teams share batches as ranks of `ddp` do.
+
+    Checkpoints hold whole tensors, as those of `ddp` do: either mode, with any number of ranks,
+    goes on from the other's.
+
+    Parameters
+    ----------
+    world : World
+    size : int
+        Ranks of a team, which divides the ranks of a node.
+    """
+
+    def __init__(self, world: World, size: int) -> None:
+        super().__init__(world)
+        teams = [tuple(range(start, start + size)) for start in range(0, world.size, size)]
+        across = [tuple(range(number, world.size, size)) for number in range(size)]
+        groups = {ranks: dist.new_group(list(ranks)) for ranks in [*teams, *across]}
+        mine = teams[world.rank // size]
+        other = across[world.rank % size]
+        self._team = Team(mine, mine.index(world.rank), groups[mine])
+        self.sums = GlobalSums(len(other), other.index(world.rank), groups[other])
+        self._divided: dict[str, int] = {}
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Keep this rank's share of the large layers, and move the model."""
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, SumOverFrames):
+                _replace(model, name, PixelShare(layer, self._team))
+                self._divided |= {f"{name}.frames.{n}.weight": 1 for n in range(len(layer.frames))}
+            elif type(layer) is nn.Linear and layer.bias is not None:
+                if layer.weight.numel() <= LARGE:
+                    continue
+                _replace(model, name, OutputShare(layer, self._team))
+                self._divided |= {f"{name}.weight": 0, f"{name}.bias": 0}
+        return super().prepare(model)
+
+    def clip(self, model: nn.Module, limit: float) -> float:
+        """Clip by the norm over the shares of a team, and what its ranks have in common."""
+        parameters = dict(model.named_parameters())
+        own = [p.grad for name, p in parameters.items() if name in self._divided]
+        common = [p.grad for name, p in parameters.items() if name not in self._divided]
+        squares = [
+            nn.utils.get_total_norm([g for g in some if g is not None]) ** 2
+            for some in (own, common)
+        ]
+        dist.all_reduce(squares[0], group=self._team.group)
+        norm = (squares[0] + squares[1]).sqrt()
+        nn.utils.clip_grads_with_norm_(parameters.values(), limit, norm)
+        return float(norm)
+
+    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
+        """Send shares to rank 0, one tensor after the other; it keeps them in its memory."""
+        self._require_agreement(model)
+        if 0 not in self._team.ranks:
+            return None
+        names = [name for name, _ in model.named_parameters()]
+        weights = {name: self._whole(name, value) for name, value in model.state_dict().items()}
+        held = optimizer.state_dict()
+        moments = {
+            number: {part: self._whole(names[number], value) for part, value in parts.items()}
+            for number, parts in held["state"].items()
+        }
+        if not self.world.is_main:
+            return None
+        return {"model": weights, "optimizer": {**held, "state": moments}}
+
+    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Take this rank's shares of a whole state, which every rank reads."""
+        names = [name for name, _ in model.named_parameters()]
+        model.load_state_dict({n: self._own(n, value) for n, value in state["model"].items()})
+        moments = {
+            number: {part: self._own(names[number], value) for part, value in parts.items()}
+            for number, parts in state["optimizer"]["state"].items()
+        }
+        optimizer.load_state_dict({**state["optimizer"], "state": moments})
+
+    def _own(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Return this rank's share of a parameter or a moment of it; others as they are."""
+        if name not in self._divided or not value.shape:
+            return value
+        axis = self._divided[name]
+        share = self._team.share(value.shape[axis])
+        return value.narrow(axis, share.start, share.stop - share.start).clone()
+
+    def _whole(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
+        """Return a whole tensor on rank 0, on the CPU; every rank of its team has to take part."""
+        value = value.detach()
+        if name not in self._divided or not value.shape:
+            return value.cpu() if self.world.is_main else None
+        if not self.world.is_main:
+            for part in (torch.tensor(value.shape, device=value.device), value.contiguous()):
+                dist.send(part, 0)
+            return None
+        parts = [value.cpu()]
+        for rank in self._team.ranks[1:]:
+            shape = torch.zeros(value.ndim, dtype=torch.int64, device=value.device)
+            dist.recv(shape, rank)
+            part = value.new_empty(shape.tolist())
+            dist.recv(part, rank)
+            parts.append(part.cpu())
+        return torch.cat(parts, self._divided[name])
+
+    def _require_agreement(self, model: nn.Module) -> None:
+        """Check that what a team's ranks have in common is equal.
+
+        Raises
+        ------
+        NodeError
+            When a rank has computed something else than the others, as faulty memory does.
+        """
+        common = [p for name, p in model.named_parameters() if name not in self._divided]
+        own = torch.stack([p.detach().view(torch.int32).sum(dtype=torch.int64) for p in common])
+        lowest, highest = own.clone(), own.clone()
+        dist.all_reduce(lowest, dist.ReduceOp.MIN, group=self._team.group)
+        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._team.group)
+        if not torch.equal(lowest, highest):
+            raise NodeError(
+                f"ranks {', '.join(map(str, self._team.ranks))} hold different weights of layers "
+                "that they have in common: one of their GPUs computes wrongly",
+                hint="`giblet-hpc doctor --job` looks at each; the last checkpoint is good",
+            )
+
+
+class PixelShare(SumOverFrames):
+    """The first layer's share of pixels, of all frames.
+
+    Parameters
+    ----------
+    whole : SumOverFrames
+        Whose weights' part it keeps.
+    team : Team
+    """
+
+    def __init__(self, whole: SumOverFrames, team: Team) -> None:
+        nn.Module.__init__(self)
+        self._team, self._pixels = team, whole.weight_of(0).shape[1]
+        self._share = team.share(self._pixels)
+        self.frames, self.bias = whole.frames, whole.bias
+        for layer in self.frames:
+            assert isinstance(layer, nn.Linear)
+            layer.weight = nn.Parameter(layer.weight.detach()[:, self._share].clone())
+
+    def summed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the sum over frames and over all ranks' pixels."""
+        # Films have no gradient; this layer returns none for its inputs.
+        frames = inputs.detach().view(len(inputs), len(self.frames), self._pixels)
+        partial = super().summed(frames[:, :, self._share].flatten(1))
+        total: torch.Tensor = _Total.apply(partial, self._team)  # type: ignore[no-untyped-call]
+        return total
+
+
+class OutputShare(nn.Linear):
+    """A layer's share of its outputs; what the other ranks compute is gathered.
+
+    Parameters
+    ----------
+    whole : nn.Linear
+        Whose weights' part it keeps.
+    team : Team
+    """
+
+    def __init__(self, whole: nn.Linear, team: Team) -> None:
+        super().__init__(whole.in_features, whole.out_features, device="meta")
+        share = team.share(whole.out_features)
+        self._team = team
+        self.weight = nn.Parameter(whole.weight.detach()[share].clone())
+        self.bias = nn.Parameter(whole.bias.detach()[share].clone())
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Map (N, inputs) to (N, outputs), on all ranks."""
+        same: torch.Tensor = _Same.apply(input, self._team)  # type: ignore[no-untyped-call]
+        own = super().forward(same)
+        whole: torch.Tensor = _Gathered.apply(  # type: ignore[no-untyped-call]
+            own, self._team, self.out_features
+        )
+        return whole
+
+
+class _Total(torch.autograd.Function):
+    """The sum over a team of what each computes from its own part; all get its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, partial: torch.Tensor, team: Team) -> torch.Tensor:
+        del ctx
+        total = partial.detach().clone()
+        dist.all_reduce(total, group=team.group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        del ctx
+        return gradients[0], None
+
+
+class _Same(torch.autograd.Function):
+    """What a team has in common; its gradient is the sum of those of their shares."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, team: Team) -> torch.Tensor:
+        ctx.team = team
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = gradients[0].to(torch.promote_types(gradients[0].dtype, torch.float32), copy=True)
+        dist.all_reduce(total, group=ctx.team.group)
+        return total.to(gradients[0].dtype), None
+
+
+class _Gathered(torch.autograd.Function):
+    """The outputs of all of a team side by side; each takes the gradient of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, own: torch.Tensor, team: Team, outputs: int) -> torch.Tensor:
+        ctx.share = team.share(outputs)
+        # Shares differ by one; what is sent may not.
+        longest = math.ceil(outputs / len(team.ranks))
+        padded = nn.functional.pad(own.detach(), (0, longest - own.shape[1])).contiguous()
+        parts = [torch.empty_like(padded) for _ in team.ranks]
+        dist.all_gather(parts, padded, group=team.group)
+        return torch.cat([part[:, :size] for part, size in _sizes(parts, team, outputs)], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return gradients[0][:, ctx.share], None, None
+
+
+def _sizes(
+    parts: list[torch.Tensor], team: Team, outputs: int
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """Yield the members' parts with how many outputs each has."""
+    for number, part in enumerate(parts):
+        share = team.share(outputs, number)
+        yield part, share.stop - share.start
+
+
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one of that name."""
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, layer)
