@@ -1,78 +1,193 @@
-"""Ten steps of the dense model at 3,500,188,290 parameters on one GPU.
+"""Some steps of the dense model on random inputs, in each parallel mode.
 
-    python benchmarks/dense_steps.py [--steps 10] [--batch 16]
+    python benchmarks/dense_steps.py                      # one GPU: 3,500,188,290 parameters
+    python benchmarks/dense_steps.py --ranks 8 --modes original ddp fsdp tensor
+    python benchmarks/dense_steps.py --ranks 2 --width 0.0625 --modes original ddp fsdp tensor
 
-Random inputs: it measures time and memory, and that the loss is finite and falls.
+Time, memory, bytes and losses; ratios are to the first mode. `original` is the recipe that is
+rebuilt here: bf16 parameters, BatchNorm over each rank's own samples, activations computed again
+in the backward pass, AdamW by lists of tensors, DDP. On CPUs, what goes over the loopback
+interface is counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
 import json
+import math
+import resource
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 
+from giblet_hpc.config.loss import Loss
 from giblet_hpc.models.shapes import Batch
-from giblet_hpc.training.describe import original
+from giblet_hpc.training import describe
+from giblet_hpc.training.fully_sharded import FullySharded
+from giblet_hpc.training.losses import Losses
+from giblet_hpc.training.strategy import DataParallel, Draw, drawing
+from giblet_hpc.training.tensor_parallel import TensorParallel
+from giblet_hpc.training.world import World
 
-FRAMES, VOXELS = 10, 83_138
+VARIANCES = {"video": 0.083, "audio": 87_000.0, "text": 1.0}
 
 
-def random_batch(count: int, device: torch.device) -> Batch:
-    generator = torch.Generator(device).manual_seed(0)
-    kwargs = {"generator": generator, "device": device}
+class Original(DataParallel):
+    """The recipe of the system that is rebuilt here."""
+
+    def prepare(self, model: nn.Module, draw: Draw) -> nn.Module:
+        model = super().prepare(model, draw)
+        for layer in model.modules():
+            if isinstance(layer, nn.Sequential):
+                layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        return model.to(torch.bfloat16)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return DistributedDataParallel(model) if self.world.size > 1 else model
+
+
+def strategy_of(mode: str, world: World) -> DataParallel:
+    if mode == "original":
+        return Original(world)
+    if world.size == 1 or mode == "ddp":
+        return DataParallel(world)
+    return FullySharded(world) if mode == "fsdp" else TensorParallel(world, world.size)
+
+
+def random_batch(given: argparse.Namespace, rank: int, size: int, device: torch.device) -> Batch:
+    """The windows of one rank, of those that share a batch."""
+    random = torch.Generator().manual_seed(0)
+    count = given.batch
+    video = (count, 1, given.frames, *describe.SHAPES[0])
+    stimulus = {
+        "video": torch.randint(0, 255, video, dtype=torch.uint8, generator=random),
+        "audio": torch.randint(
+            0, 1024, (count, 1, *describe.SHAPES[1]), dtype=torch.int16, generator=random
+        ),
+        "text": torch.randn(count, 1, *describe.SHAPES[2], generator=random),
+    }
+    bold = torch.randn(count, 1, 1, given.voxels, generator=random)
+    mine = slice(rank, None, size)
+    here = torch.ones(len(bold[mine]), 1, dtype=torch.bool, device=device)
     return Batch(
-        {
-            "video": torch.randint(0, 255, (count, 1, 10, 90, 160, 3), dtype=torch.uint8, **kwargs),
-            "audio": torch.randint(0, 1024, (count, 1, 8, 112), dtype=torch.int16, **kwargs),
-            "text": torch.randn(count, 1, 3072, **kwargs),
-        },
-        torch.ones(count, 1, dtype=torch.bool, device=device),
-        torch.randn(count, 1, 1, VOXELS, **kwargs),
-        torch.ones(count, 1, 1, dtype=torch.bool, device=device),
-    )
+        {name: values[mine].to(device) for name, values in stimulus.items()},
+        here, bold[mine].to(device), here[..., None],
+    )  # fmt: skip
+
+
+def received() -> int:
+    """Bytes that the loopback interface has received."""
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
+
+
+def measure(mode: str, given: argparse.Namespace, world: World) -> dict[str, Any]:
+    device = world.device
+    strategy = strategy_of(mode, world)
+    torch.manual_seed(0)
+    bf16 = mode == "original" or given.parameters == "bfloat16"
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if bf16 else previous)
+    with torch.device("meta"):
+        model, coders = describe.original(given.frames, given.voxels, width=given.width)
+    parameters = sum(p.numel() for p in model.parameters())
+    model = strategy.prepare(model, drawing(model, 0))
+    torch.set_default_dtype(previous)
+    fused = {"foreach": True} if mode == "original" else {"fused": True}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, **fused)
+    wrapped = strategy.wrap(model).train()
+    for name, variance in VARIANCES.items():
+        coders[name] = coders[name].fitted(coders[name].shape, {"variance": variance})
+    losses = Losses(Loss(normalise="variance"), coders, 1.0)
+    batch = random_batch(given, strategy.sums.rank, strategy.sums.size, device)
+    seen, seconds, counted = [], [], received()
+    for _ in range(given.steps):
+        started = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16 or device.type == "cuda"):
+            output = wrapped(batch, {})
+        loss = sum(losses.components(output, batch, {}, strategy.sums).values())
+        loss.backward()
+        strategy.clip(model, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seen.append(float(strategy.sums.reduce(loss.detach().clone()) / strategy.sums.size))
+        world.wait()
+        seconds.append(time.perf_counter() - started)
+    counted = received() - counted
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    held = sum(p.numel() for p in getattr(model, "module", model).parameters())
+    return {
+        "mode": mode,
+        "parameters": parameters,
+        "on_rank_0": held,
+        "first_step_seconds": seconds[0],
+        "median_step_seconds": sorted(seconds[1:])[len(seconds[1:]) // 2],
+        "bytes_sent_a_step": counted / given.steps if device.type == "cpu" else None,
+        "peak_gib": (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30,
+        "losses": seen,
+    }
+
+
+def work(rank: int, given: argparse.Namespace, folder: str) -> None:
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda", rank) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    world = World(rank, rank, given.ranks, device, given.ranks)
+    if given.ranks > 1:
+        torch.set_num_threads(1)
+        store = dist.FileStore(f"{folder}/ranks", given.ranks)
+        dist.init_process_group(
+            "nccl" if gpu else "gloo", rank=rank, world_size=given.ranks, store=store
+        )
+    results = []
+    for mode in given.modes:
+        results.append(measure(mode, given, world))
+        gc.collect()
+        if gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+    if rank == 0:
+        first = results[0]
+        for result in results:
+            for name in ("median_step_seconds", "bytes_sent_a_step"):
+                if result[name] and first[name]:
+                    result[f"{name}_of_the_first"] = result[name] / first[name]
+        place = torch.cuda.get_device_name() if gpu else "CPU"
+        about = {"device": place, "torch": torch.__version__, **vars(given)}
+        sys.stdout.write(json.dumps({**about, "results": results}, indent=1) + "\n")
+    if given.ranks > 1:
+        dist.destroy_process_group()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--modes", nargs="+", default=["ddp"])
+    parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=16)
-    arguments = parser.parse_args()
-    device = torch.device("cuda")
-    torch.manual_seed(0)
-    with device:
-        model = original(FRAMES, VOXELS).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    batch = random_batch(arguments.batch, device)
-    losses, seconds = [], []
-    for _ in range(arguments.steps):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        with torch.autocast("cuda", torch.bfloat16):
-            output = model(batch, {})
-            loss = (output.bold.float() - batch.bold).square().mean()
-            video = batch.stimulus["video"][:, :, :1].float() / 255
-            loss = loss + (output.reconstruction["video"].float() - video).square().mean() / 0.083
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-        losses.append(float(loss.detach()))
-    result = {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "batch": arguments.batch,
-        "first_step_seconds": seconds[0],
-        "median_step_seconds": sorted(seconds[1:])[len(seconds[1:]) // 2],
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
-        "losses": losses,
-    }
-    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    parser.add_argument("--batch", type=int, default=16, help="samples of all ranks")
+    parser.add_argument("--frames", type=int, default=10)
+    parser.add_argument("--voxels", type=int, default=83_138)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--parameters", choices=["float32", "bfloat16"], default="float32")
+    given = parser.parse_args()
+    assert math.gcd(given.batch, given.ranks) == given.ranks
+    with tempfile.TemporaryDirectory() as folder:
+        if given.ranks == 1:
+            work(0, given, folder)
+        else:
+            mp.spawn(work, args=(given, folder), nprocs=given.ranks)
 
 
 if __name__ == "__main__":

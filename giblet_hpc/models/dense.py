@@ -35,6 +35,25 @@ def stack(widths: Sequence[int], dropouts: Sequence[float]) -> nn.Sequential:
     return nn.Sequential(*(layer for a, b, p in pairs for layer in block(a, b, p)))
 
 
+class OneFrame(nn.Linear):
+    """A frame's part of a linear layer of several frames, without the bias.
+
+    Parameters
+    ----------
+    pixels, width : int
+    inputs : int
+        Of the whole layer, all frames together.
+    """
+
+    def __init__(self, pixels: int, width: int, *, inputs: int) -> None:
+        self._bound = inputs**-0.5
+        super().__init__(pixels, width, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights as `nn.Linear` does for all frames' inputs."""
+        nn.init.uniform_(self.weight, -self._bound, self._bound)
+
+
 class SumOverFrames(nn.Module):
     """A linear layer of all pixels of all frames, as the sum of one layer a frame.
 
@@ -49,15 +68,16 @@ class SumOverFrames(nn.Module):
 
     def __init__(self, frames: int, pixels: int, width: int) -> None:
         super().__init__()
-        self.frames = nn.ModuleList(nn.Linear(pixels, width, bias=False) for _ in range(frames))
+        self._bound = (frames * pixels) ** -0.5
+        self.frames = nn.ModuleList(
+            OneFrame(pixels, width, inputs=frames * pixels) for _ in range(frames)
+        )
         self.bias = nn.Parameter(torch.empty(width))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all values as `nn.Linear` does for that many inputs."""
-        bound = (len(self.frames) * self.weight_of(0).shape[1]) ** -0.5
-        for values in self.parameters():
-            nn.init.uniform_(values, -bound, bound)
+        """Draw the bias; frames draw their own weights."""
+        nn.init.uniform_(self.bias, -self._bound, self._bound)
 
     def weight_of(self, frame: int) -> torch.Tensor:
         """Return a frame's weights, (width, pixels)."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from giblet_hpc.config.features import AudioFeatures, Features, TextFeatures, VideoFeatures
+from giblet_hpc.modalities.base import Modality
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.models.dense import DenseModel, SumOverFrames
 from giblet_hpc.models.shapes import Shapes
@@ -16,15 +17,26 @@ SHAPES: tuple[tuple[int, ...], ...] = ((90, 160, 3), (8, 112), (3072,))
 FEATURES = Features(video=VideoFeatures(), audio=AudioFeatures(), text=TextFeatures())
 
 
-def original(frames: int, voxels: int) -> DenseModel:
-    """Return the original's network for films of so many frames a TR, on the default device."""
+def original(
+    frames: int, voxels: int, *, width: float = 1.0
+) -> tuple[DenseModel, dict[str, Modality]]:
+    """Return the original's network and its modalities, on the default device.
+
+    Parameters
+    ----------
+    frames : int
+        Frames of a TR.
+    voxels : int
+    width : float
+        What the hidden layers' widths are multiplied by.
+    """
     shapes = [(frames, *SHAPES[0]), *SHAPES[1:]]
     modalities = {
         name: modality.fitted(shape, {})
         for (name, modality), shape in zip(modalities_of(FEATURES).items(), shapes, strict=True)
     }
     stimulus = {name: modality.shape for name, modality in modalities.items()}
-    return DenseModel(Shapes(stimulus, 1, voxels), modalities)
+    return DenseModel(Shapes(stimulus, 1, voxels), modalities, width=width), modalities
 
 
 def _size(layer: nn.Linear | nn.BatchNorm1d | SumOverFrames) -> tuple[int, ...]:
@@ -38,7 +50,7 @@ def _size(layer: nn.Linear | nn.BatchNorm1d | SumOverFrames) -> tuple[int, ...]:
 def describe(frames: int, voxels: int) -> str:
     """Return a table of the layers, made on the meta device."""
     with torch.device("meta"):
-        model = original(frames, voxels)
+        model, _ = original(frames, voxels)
     lines = [f"dense model: {frames} frames of 90 x 160, {voxels:,} voxels"]
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.BatchNorm1d | SumOverFrames) and ".frames." not in name:

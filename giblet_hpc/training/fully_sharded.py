@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from giblet_hpc.training.global_sums import with_global_batch_norm
-from giblet_hpc.training.strategy import DataParallel, State
+from giblet_hpc.training.strategy import DataParallel, Draw, State
 from giblet_hpc.training.world import World
 
 LARGE = 10**6
@@ -39,13 +39,14 @@ class FullySharded(DataParallel):
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self._mesh = init_device_mesh(world.device.type, (world.size,))
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Shard the model; it reaches the device layer by layer, never whole."""
-        model = with_global_batch_norm(model, self.sums)
-        for layer in model.modules():
+    def prepare(self, model: nn.Module, draw: Draw) -> nn.Module:
+        """Shard the model layer by layer; no rank holds it whole."""
+        for layer in list(model.modules()):
+            draw(layer)
             own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
             if own > LARGE and layer is not model:
                 fully_shard(layer, mesh=self._mesh)
+        model = with_global_batch_norm(model, self.sums)
         fully_shard(model, mesh=self._mesh)
         return model
 

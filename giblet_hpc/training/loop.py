@@ -78,7 +78,7 @@ class Trainer:
             self.model.parameters(),
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
-            fused=self.world.device.type == "cuda",
+            fused=True,
         )
         self._wrapped = strategy.wrap(self.model)
         self.step = 0

@@ -23,7 +23,7 @@ from giblet_hpc.training.statistics import (
     fitted_modalities,
     model_inputs,
 )
-from giblet_hpc.training.strategy import Strategy
+from giblet_hpc.training.strategy import Strategy, drawing
 
 POSITIONS_SEED = 2**20
 
@@ -101,18 +101,24 @@ def make_predictor(
         context=config.memory_trs,
         device=device,
     )
-    model = strategy.prepare(build_model(config, shapes, modalities))
+    model = build_model(config, shapes, modalities)
+    model = strategy.prepare(model, drawing(model, config.train.seed))
     return Predictor(config, shapes, modalities, statistics, reader, model, device)
 
 
 def build_model(config: RunConfig, shapes: Shapes, modalities: Mapping[str, Modality]) -> nn.Module:
-    """Return the network, initialised from ``train.seed`` and the modalities' estimates."""
-    torch.manual_seed(config.train.seed)
+    """Return the network, initialised from ``train.seed`` and the modalities' estimates.
+
+    The dense model is on the meta device, as it may be larger than a machine's memory: each layer
+    is drawn when there is a place for it.
+    """
     if config.model.kind == "dense":
-        dense = DenseModel(
-            shapes, modalities, bottleneck=config.model.bottleneck, width=config.model.width
-        )
-        return dense if config.model.norm == "batch" else with_layer_norm(dense)
+        with torch.device("meta"):
+            dense = DenseModel(
+                shapes, modalities, bottleneck=config.model.bottleneck, width=config.model.width
+            )
+            return dense if config.model.norm == "batch" else with_layer_norm(dense)
+    torch.manual_seed(config.train.seed)
     return TemporalNet(
         shapes,
         modalities,

@@ -7,6 +7,7 @@ what a whole state is and who has it, and the seed of each rank's dropout.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,34 @@ from giblet_hpc.training.schedule import mixed_seed
 from giblet_hpc.training.world import World
 
 State = dict[str, Any]
+Draw = Callable[[nn.Module], None]
+"""Gives a layer of the meta device its first values, on the CPU; its children have none yet."""
+
+
+def drawing(model: nn.Module, seed: int) -> Draw:
+    """Return what draws each layer's values by itself, so that no rank needs the whole model.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On the meta device, or with values, which stay.
+    seed : int
+        Each layer's values follow from it and from the layer's place in the model.
+    """
+    numbers = {layer: number for number, layer in enumerate(model.modules())}
+
+    def draw(layer: nn.Module) -> None:
+        own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+        if not any(values.is_meta for values in own):
+            return
+        reset = layer.reset_parameters
+        assert callable(reset)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mixed_seed(seed, numbers[layer]))
+            layer.to_empty(device="cpu", recurse=False)
+            reset()
+
+    return draw
 
 
 class Strategy(Protocol):
@@ -27,8 +56,11 @@ class Strategy(Protocol):
     sums: GlobalSums
     """Over the ranks that share a batch, of which each sees other windows."""
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Return the model on this rank's device, its layers ready for this mode."""
+    def prepare(self, model: nn.Module, draw: Draw) -> nn.Module:
+        """Return the model on this rank's device, its layers ready for this mode.
+
+        Layers are drawn, and what this rank keeps of them moved, one after the other.
+        """
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return what training calls in the model's place, its gradients averaged over ranks."""
@@ -61,9 +93,15 @@ class DataParallel:
         self.world = world
         self.sums = GlobalSums.over(world)
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare(self, model: nn.Module, draw: Draw) -> nn.Module:
         """Move the model; its BatchNorm sees the batches of all ranks."""
-        return with_global_batch_norm(model.to(self.world.device), self.sums)
+        for layer in model.modules():
+            draw(layer)
+            layer._apply(self._moved, recurse=False)  # type: ignore[no-untyped-call]
+        return with_global_batch_norm(model, self.sums)
+
+    def _moved(self, values: torch.Tensor) -> torch.Tensor:
+        return values.to(self.world.device)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model with gradients averaged over all ranks."""

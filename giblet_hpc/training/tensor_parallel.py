@@ -19,10 +19,10 @@ from torch import nn
 from giblet_hpc.errors import NodeError
 from giblet_hpc.models.dense import SumOverFrames
 from giblet_hpc.training.global_sums import GlobalSums
-from giblet_hpc.training.strategy import DataParallel, State
+from giblet_hpc.training.strategy import DataParallel, Draw, State
 from giblet_hpc.training.world import World
 
-LARGE = 10**8
+LARGE = 10**7
 """A layer with more weights than this is divided by its outputs."""
 
 
@@ -75,18 +75,17 @@ class TensorParallel(DataParallel):
         self.sums = GlobalSums(len(other), other.index(world.rank), groups[other])
         self._divided: dict[str, int] = {}
 
-    def prepare(self, model: nn.Module) -> nn.Module:
+    def prepare(self, model: nn.Module, draw: Draw) -> nn.Module:
         """Keep this rank's share of the large layers, and move the model."""
         for name, layer in list(model.named_modules()):
+            draw(layer)
             if isinstance(layer, SumOverFrames):
-                _replace(model, name, PixelShare(layer, self._team))
+                _replace(model, name, PixelShare(layer, self._team, draw))
                 self._divided |= {f"{name}.frames.{n}.weight": 1 for n in range(len(layer.frames))}
-            elif type(layer) is nn.Linear and layer.bias is not None:
-                if layer.weight.numel() <= LARGE:
-                    continue
+            elif type(layer) is nn.Linear and layer.weight.numel() > LARGE:
                 _replace(model, name, OutputShare(layer, self._team))
                 self._divided |= {f"{name}.weight": 0, f"{name}.bias": 0}
-        return super().prepare(model)
+        return super().prepare(model, draw)
 
     def clip(self, model: nn.Module, limit: float) -> float:
         """Clip by the norm over the shares of a team, and what its ranks have in common."""
@@ -183,15 +182,18 @@ class PixelShare(SumOverFrames):
     whole : SumOverFrames
         Whose weights' part it keeps.
     team : Team
+    draw : callable
+        Draws frames' weights, one after the other.
     """
 
-    def __init__(self, whole: SumOverFrames, team: Team) -> None:
+    def __init__(self, whole: SumOverFrames, team: Team, draw: Draw) -> None:
         nn.Module.__init__(self)
         self._team, self._pixels = team, whole.weight_of(0).shape[1]
         self._share = team.share(self._pixels)
         self.frames, self.bias = whole.frames, whole.bias
         for layer in self.frames:
             assert isinstance(layer, nn.Linear)
+            draw(layer)
             layer.weight = nn.Parameter(layer.weight.detach()[:, self._share].clone())
 
     def summed(self, inputs: torch.Tensor) -> torch.Tensor:

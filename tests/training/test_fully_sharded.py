@@ -27,6 +27,7 @@ from giblet_hpc.training.world import World
 from tests.conftest import TINY
 from tests.training.test_loop import FOLD, study
 
+pytestmark = pytest.mark.xdist_group("sharded")
 RANKS = 2
 STOPPED_AT = 7
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"

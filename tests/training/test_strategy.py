@@ -20,7 +20,7 @@ def world(rank: int = 0, size: int = 1) -> World:
 
 def trained(strategy: DataParallel) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
-    model = strategy.prepare(nn.Linear(3, 2))
+    model = strategy.prepare(nn.Linear(3, 2), lambda layer: None)
     optimizer = torch.optim.AdamW(model.parameters())
     strategy.wrap(model)(torch.ones(4, 3)).square().sum().backward()
     optimizer.step()

@@ -22,12 +22,12 @@ from giblet_hpc.models.shapes import Batch, Shapes
 from giblet_hpc.training import fully_sharded, tensor_parallel
 from giblet_hpc.training.fully_sharded import FullySharded
 from giblet_hpc.training.losses import Losses
-from giblet_hpc.training.strategy import DataParallel, State, Strategy
+from giblet_hpc.training.strategy import DataParallel, State, Strategy, drawing
 from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.voxel_sums import VoxelSums
 from giblet_hpc.training.world import World
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("modes")]
 STEPS, WINDOWS, SUBJECTS, VOXELS = 20, 8, 2, 1003
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 6, 7, 3), (8, 5), (24,))
 FEATURES = Features(video=VideoFeatures(), audio=AudioFeatures(), text=TextFeatures())
@@ -54,9 +54,9 @@ def modalities() -> dict[str, Any]:
 
 
 def build(coders: dict[str, Any], dropout: float) -> nn.Module:
-    torch.manual_seed(0)
     stimulus = {name: coder.shape for name, coder in coders.items()}
-    model = DenseModel(Shapes(stimulus, 1, VOXELS), coders, bottleneck=32, width=1 / 64)
+    with torch.device("meta"):
+        model = DenseModel(Shapes(stimulus, 1, VOXELS), coders, bottleneck=32, width=1 / 64)
     for layer in model.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = dropout
@@ -83,7 +83,8 @@ class Training:
 
     def __init__(self, strategy: Strategy, dropout: float = 0.0) -> None:
         self.strategy, self.coders = strategy, modalities()
-        self.model = strategy.prepare(build(self.coders, dropout))
+        model = build(self.coders, dropout)
+        self.model = strategy.prepare(model, drawing(model, 0))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.wrapped = strategy.wrap(self.model)
         options = Loss(correlation_weight=0.3, normalise="variance")
