@@ -17,7 +17,6 @@ import functools
 import gc
 import json
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -31,15 +30,19 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from giblet_hpc.config import io
 from giblet_hpc.config.loss import Loss
 from giblet_hpc.models.shapes import Batch
-from giblet_hpc.training import describe
+from giblet_hpc.plans.hardware import GPUS, Place
+from giblet_hpc.training import describe, planner
+from giblet_hpc.training.expected_size import expected_size
 from giblet_hpc.training.fully_sharded import FullySharded
 from giblet_hpc.training.losses import Losses
 from giblet_hpc.training.strategy import DataParallel, Draw, drawing
 from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.world import World
 
+ROOT = Path(__file__).parents[1]
 VARIANCES = {"video": 0.083, "audio": 87_000.0, "text": 1.0}
 
 
@@ -92,8 +95,31 @@ def received() -> int:
     return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
 
 
+def resident(name: str) -> int:
+    """Bytes of this process's memory: VmRSS now, VmHWM at most since it was reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def planned(mode: str, given: argparse.Namespace) -> float | None:
+    """What `giblet-hpc plan` says of a GPU's memory, without what CUDA takes, in GiB."""
+    if mode == "original":
+        return None
+    settings = ["bold.mode=cross_subject", "model.kind=dense", f"model.width={given.width}", "train.window_trs=1",
+                f"train.batch_windows={given.batch}", f"model.parallel={mode}",
+                f"train.precision={'auto' if torch.cuda.is_available() else 'fp32'}"]  # fmt: skip
+    config = io.load(ROOT / "configs" / "sherlock_production.yaml", settings)
+    size = expected_size(config, voxels=given.voxels, fps=given.frames * 4 / 1.5)
+    place = Place(GPUS["a6000"], given.ranks, 1, 1.0, 1.0)
+    memory = planner.estimates(config, size, place)[mode].memory
+    return (sum(memory.values()) - memory["reserved"]) / 2**30
+
+
 def measure(mode: str, given: argparse.Namespace, world: World) -> dict[str, Any]:
     device = world.device
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
     strategy = strategy_of(mode, world)
     torch.manual_seed(0)
     bf16 = mode == "original" or given.parameters == "bfloat16"
@@ -125,7 +151,8 @@ def measure(mode: str, given: argparse.Namespace, world: World) -> dict[str, Any
         world.wait()
         seconds.append(time.perf_counter() - started)
     counted = received() - counted
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+    on_cpu = resident("VmHWM") - before
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else on_cpu
     held = sum(p.numel() for p in getattr(model, "module", model).parameters())
     return {
         "mode": mode,
@@ -134,7 +161,8 @@ def measure(mode: str, given: argparse.Namespace, world: World) -> dict[str, Any
         "first_step_seconds": seconds[0],
         "median_step_seconds": sorted(seconds[1:])[len(seconds[1:]) // 2],
         "bytes_sent_a_step": counted / given.steps if device.type == "cpu" else None,
-        "peak_gib": (peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) / 2**30,
+        "peak_gib": peak / 2**30,
+        "planned_gib": planned(mode, given),
         "losses": seen,
     }
 
@@ -152,7 +180,10 @@ def work(rank: int, given: argparse.Namespace, folder: str) -> None:
             "nccl" if gpu else "gloo", rank=rank, world_size=given.ranks, store=store
         )
     results = []
+    tiny = argparse.Namespace(**{**vars(given), "width": 1 / 256, "voxels": 1000, "steps": 2})
     for mode in given.modes:
+        # What is loaded on first use is not the model's.
+        measure(mode, tiny, world)
         results.append(measure(mode, given, world))
         gc.collect()
         if gpu:

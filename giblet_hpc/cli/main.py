@@ -23,6 +23,8 @@ COMMANDS = {
               "Cause a fault on a live run, and report how many steps it cost."),
     "image": ("image:image", "Build, check and enter the container image."),
     "logs": ("inspect:logs_command", "Print the log of a run's last attempt."),
+    "plan": ("plan:plan_command",
+             "Show memory, traffic and time of each parallel mode, and which is chosen."),
     "reproduce": ("manage:reproduce_command",
                   "Train and evaluate a finished run again under a new name; say whether it comes "
                   "out the same."),

@@ -103,6 +103,8 @@ def submit_command(what: str, **options: Any) -> None:
         _refuse_what_cannot_work(meant, config, stages, profile, size, options)
     if options["dry_run"]:
         click.echo(_planned(meant, stages, profile, size, options).text())
+        if "train" in stages:
+            _show_plan(meant, config, profile, size)
         return
     paths = meant.make()
     if options["axes"]:
@@ -129,6 +131,22 @@ def _refuse_what_cannot_work(
     if "train" in stages and not options["no_checks"]:
         assert config.study.store is not None
         check_place([options["runs"], config.study.store], profile, size)
+
+
+def _show_plan(meant: Target, config: RunConfig, profile: Cluster, size: Resources) -> None:
+    """Show what training takes of the GPUs, where the profile says what they are; refuse it here
+    where `submit` would."""
+    place = checks.place_of(profile, size)
+    if place is None:
+        return
+    from giblet_hpc.cli import plan as plans
+    from giblet_hpc.training import planner
+
+    study = checks.size_of(config, meant.paths if meant.config is None else None)
+    found = planner.estimates(config, study, place)
+    text = plans.as_text(config, found, study=study, place=place)
+    click.echo("\n".join(f"# {line}" for line in text.splitlines()))
+    checks.gpus_fit(config, study, place)
 
 
 def _target(options: dict[str, Any], first: Stage) -> Target:

@@ -81,6 +81,12 @@ class Cluster(Section):
     """How GPUs are asked for: `--gpus-per-node=N` or `--gres=gpu:N`."""
     gpu_type: str | None = None
     """Type of GPU to ask for, such as `a100`."""
+    gpu_memory_gb: Positive | None = None
+    """Memory of a GPU in GiB, for plans. Null: as `gpu_type` says."""
+    gpu_link: Literal["nvlink", "pcie", "shm"] = "pcie"
+    """What connects the GPUs of a node, for plans."""
+    node_link: Literal["infiniband", "ethernet"] = "infiniband"
+    """What connects nodes, for plans."""
     cpus_per_node: Count = 8
     """CPU cores to ask for on each node when all its GPUs are used; in proportion when fewer."""
     memory_gb_per_node: Positive | None = None

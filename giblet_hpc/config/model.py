@@ -41,8 +41,9 @@ class Model(Section):
     kind: Literal["temporal", "dense"] = "temporal"
     """`temporal`: frame encoder, embeddings, learned FIR, low-rank heads. `dense`: the original
     fully connected autoencoder, parameter for parameter."""
-    parallel: Literal["ddp", "fsdp", "tensor"] = "ddp"
-    """How ranks share the work. `ddp`: each has the whole model. `fsdp`: each has a share of every
+    parallel: Literal["auto", "ddp", "fsdp", "tensor"] = "ddp"
+    """How ranks share the work. `auto`: the fastest of these that fits into the GPUs' memory, as
+    `giblet-hpc plan` shows. `ddp`: each has the whole model. `fsdp`: each has a share of every
     layer, of its gradients and of the optimizer's, and gathers a layer when it needs it: less
     memory, more traffic. `tensor`, of the dense model: the ranks of a node compute each batch
     together, and each has a share of the largest layers: what goes between ranks is activations,
@@ -76,6 +77,6 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _ranks_of_tensor_mode(self) -> Self:
-        if self.tensor_ranks is not None and self.parallel != "tensor":
+        if self.tensor_ranks is not None and self.parallel not in ("tensor", "auto"):
             raise ValueError("tensor_ranks is for parallel: tensor")
         return self

@@ -37,6 +37,10 @@ from giblet_hpc.survey import Survey
 
 SHARD_TRS = 128
 CODES = 1024
+VECTOR = 128
+"""Width of what a code stands for."""
+CODEBOOK_KBPS = 0.75
+"""Bit rate of a codebook: 75 codes a second of 10 bits."""
 MAX_CODE = CODES - 1.0
 SHOWN_CODEBOOKS = 2
 
@@ -55,6 +59,13 @@ class Audio(Modality):
                 "top1": "codes: top-1 hits",
                 "top1_unigram": "codes: top-1 hits of the most frequent code",
             }
+
+    def expected_shape(self, *, tr: float, fps: float) -> tuple[int, ...]:
+        """Return (Q, C), or bands by columns; films' frames are of no use here."""
+        del fps
+        _, count = timing.code_starts(trs=1, tr=tr, rate=sound.FRAME_RATE)
+        codebooks = round(self.options.bandwidth_kbps / CODEBOOK_KBPS)
+        return (codebooks if self.codes else self.options.mel_bands, count)
 
     def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
         """Return a run's array of codes or energies."""
@@ -154,6 +165,14 @@ class Audio(Modality):
         if shared is None:
             return {"mean": rows.mean(axis=0), "variance": mean_variance(rows)}
         return fit_codes(rows) | fit_vectors(rows, shared)
+
+    def placeholder_estimates(self, shape: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return estimates of the right shapes; for codes with vectors that they stand for."""
+        if not self.codes:
+            return super().placeholder_estimates(shape)
+        random = np.random.default_rng(0)
+        rows = random.integers(0, CODES, (4, *shape)).astype(np.int16)
+        return self.fit(rows, random.random((shape[0], CODES, VECTOR)).astype(np.float32))
 
     def encoder(self, options: TemporalModel) -> nn.Module:
         """Return the encoder of codes, or a linear map of energies."""

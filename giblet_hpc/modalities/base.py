@@ -73,6 +73,18 @@ class Modality(ABC):
         return f"stimulus/{run}/{self.name}"
 
     @abstractmethod
+    def expected_shape(self, *, tr: float, fps: float) -> tuple[int, ...]:
+        """Return the shape of a TR's row as far as settings tell it, for plans without a store.
+
+        Parameters
+        ----------
+        tr : float
+            Seconds.
+        fps : float
+            Frames a second of the films.
+        """
+
+    @abstractmethod
     def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
         """Return a run's array: its shape, and the digest of all that its rows depend on."""
 
@@ -119,6 +131,16 @@ class Modality(ABC):
         dict of str to ndarray
             With ``variance``: what predicting the training mean costs.
         """
+
+    def placeholder_estimates(self, shape: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return estimates of the right shapes, for plans: what they hold means nothing.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of a TR's row in the store.
+        """
+        return self.fit(_noise(shape), None)
 
     def inputs(self, rows: NDArray[Any], estimates: Estimates) -> NDArray[Any]:
         """Turn stored rows into those that the model sees and reconstructs."""
@@ -231,6 +253,14 @@ class Modality(ABC):
     def remarks(self) -> list[str]:
         """Return sentences on method that a reader of the report needs."""
         return []
+
+
+def _noise(shape: Sequence[int]) -> NDArray[np.float32]:
+    """Return some rows that vary, as word counts may."""
+    random = np.random.default_rng(0)
+    return random.integers(0, 3, (max(4, shape[0] + 1 if len(shape) == 1 else 4), *shape)).astype(
+        np.float32
+    )
 
 
 def scale(variance: float, normalise: Normalise) -> float:

@@ -31,6 +31,9 @@ from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
+USUAL_WIDTH = 1024
+"""Of a large encoder's embeddings, such as bge-large's."""
+
 
 class Text(Modality):
     """Rows of embeddings or of word counts, float32."""
@@ -41,6 +44,13 @@ class Text(Modality):
     def counted(self) -> bool:
         """Whether the store holds word counts, for TF-IDF and SVD to be fitted later."""
         return self.options.encoder == LSA
+
+    def expected_shape(self, *, tr: float, fps: float) -> tuple[int, ...]:
+        """Return (D,): as for an encoder of the usual size, or as few words as LSA can do with."""
+        del tr, fps
+        if self.counted:
+            return (self.options.dimensions + 1,)
+        return (self.options.segments * USUAL_WIDTH,)
 
     def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
         """Return a run's array of embeddings or counts."""

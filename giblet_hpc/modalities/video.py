@@ -44,15 +44,18 @@ class Video(Modality):
         """Return the frames a second to sample: the config's, else those of the first film."""
         return self.options.fps or next(iter(survey.films.values())).fps
 
+    def expected_shape(self, *, tr: float, fps: float) -> tuple[int, ...]:
+        """Return (F, H, X, 3)."""
+        options = self.options
+        frames = timing.frames_per_tr(fps=options.fps or fps, tr=tr, skip=options.frame_skip)
+        return (frames, options.height, options.width, 3)
+
     def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
         """Return a run's array of frames."""
         fps = self._fps(survey)
-        frames = timing.frames_per_tr(
-            fps=fps, tr=survey.config.study.tr, skip=self.options.frame_skip
-        )
         return ArraySpec(
             self.array_name(run.name),
-            (survey.lengths[run.name], frames, self.options.height, self.options.width, 3),
+            (survey.lengths[run.name], *self.expected_shape(tr=survey.config.study.tr, fps=fps)),
             "uint8",
             {
                 **film_inputs(survey, run, digests),

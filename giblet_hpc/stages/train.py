@@ -9,7 +9,6 @@ import time
 
 import torch
 
-from giblet_hpc.config.batch import ranks_of_a_team
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
@@ -20,9 +19,8 @@ from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.node_memory import memory_for
+from giblet_hpc.training.parallel import strategy_of, with_settled_mode
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
-from giblet_hpc.training.strategy import DataParallel, Strategy
-from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -77,7 +75,9 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     """
     torch.use_deterministic_algorithms(True)
     stop = StopRequest(paths)
-    study = load_study(config, read_json(paths.inputs), memory=memory_for(world))
+    inputs = read_json(paths.inputs)
+    config = with_settled_mode(config, paths, inputs, world)
+    study = load_study(config, inputs, memory=memory_for(world))
     for fold in load_folds(paths.split):
         statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(
@@ -88,17 +88,6 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
             logger.info("stopped at step %d; the checkpoint is written", trainer.step)
             return False
     return True
-
-
-def strategy_of(config: RunConfig, world: World) -> Strategy:
-    """Return the parallel mode of a config; a rank that is alone has nothing to share."""
-    if config.model.parallel == "fsdp" and world.size > 1:
-        # It takes a second to import, which others need not wait for.
-        from giblet_hpc.training.fully_sharded import FullySharded
-
-        return FullySharded(world)
-    team = ranks_of_a_team(config, world.local_size)
-    return TensorParallel(world, team) if team > 1 else DataParallel(world)
 
 
 def statistics_of(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from giblet_hpc.training.global_sums import with_global_batch_norm
@@ -31,10 +31,17 @@ class FullySharded(DataParallel):
     ----------
     world : World
         Of several ranks.
+    bf16 : bool
+        Whether large layers are gathered in bf16, in which they compute anyway: half the traffic.
+        Their gradients are summed in float32.
     """
 
-    def __init__(self, world: World) -> None:
+    name = "fsdp"
+
+    def __init__(self, world: World, *, bf16: bool = False) -> None:
         super().__init__(world)
+        low = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        self._precision = low if bf16 else MixedPrecisionPolicy()
         # Nothing here is changed in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         self._mesh = init_device_mesh(world.device.type, (world.size,))
@@ -45,7 +52,7 @@ class FullySharded(DataParallel):
             draw(layer)
             own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
             if own > LARGE and layer is not model:
-                fully_shard(layer, mesh=self._mesh)
+                fully_shard(layer, mesh=self._mesh, mp_policy=self._precision)
         model = with_global_batch_norm(model, self.sums)
         fully_shard(model, mesh=self._mesh)
         return model

@@ -92,7 +92,7 @@ class Trainer:
         self._progress = Progress(paths, "train")
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()
-        self._maker = checkpoint.maker(self.world.size, config.model.parallel)
+        self._maker = checkpoint.maker(self.world.size, strategy.name)
         self._timer = StepTimer()
         self.steps_per_epoch = self._count_steps()
 

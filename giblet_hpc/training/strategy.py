@@ -52,6 +52,8 @@ def drawing(model: nn.Module, seed: int) -> Draw:
 class Strategy(Protocol):
     """A parallel mode."""
 
+    name: str
+    """As checkpoints name their maker."""
     world: World
     sums: GlobalSums
     """Over the ranks that share a batch, of which each sees other windows."""
@@ -88,6 +90,8 @@ class DataParallel:
     ----------
     world : World
     """
+
+    name = "ddp"
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -26,6 +26,12 @@ LARGE = 10**7
 """A layer with more weights than this is divided by its outputs."""
 
 
+def divides(layer: nn.Module) -> bool:
+    """Whether ranks hold shares of a layer."""
+    large = type(layer) is nn.Linear and layer.weight.numel() > LARGE
+    return large or isinstance(layer, SumOverFrames)
+
+
 @dataclass(frozen=True)
 class Team:
     """The ranks that compute a batch together.
@@ -66,6 +72,7 @@ class TensorParallel(DataParallel):
 
     def __init__(self, world: World, size: int) -> None:
         super().__init__(world)
+        self.name = f"tensor, teams of {size}"
         teams = [tuple(range(start, start + size)) for start in range(0, world.size, size)]
         across = [tuple(range(number, world.size, size)) for number in range(size)]
         groups = {ranks: dist.new_group(list(ranks)) for ranks in [*teams, *across]}
@@ -82,7 +89,7 @@ class TensorParallel(DataParallel):
             if isinstance(layer, SumOverFrames):
                 _replace(model, name, PixelShare(layer, self._team, draw))
                 self._divided |= {f"{name}.frames.{n}.weight": 1 for n in range(len(layer.frames))}
-            elif type(layer) is nn.Linear and layer.weight.numel() > LARGE:
+            elif isinstance(layer, nn.Linear) and divides(layer):
                 _replace(model, name, OutputShare(layer, self._team))
                 self._divided |= {f"{name}.weight": 0, f"{name}.bias": 0}
         return super().prepare(model, draw)

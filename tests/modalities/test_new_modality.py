@@ -44,6 +44,9 @@ class LoudnessFeatures(Section):
 class Loudness(Modality):
     """Rows of root mean squares, (parts,) float32."""
 
+    def expected_shape(self, *, tr: float, fps: float) -> tuple[int, ...]:
+        return (self.options.parts,)
+
     def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
         inputs = {
             **film_inputs(survey, run, digests),

@@ -19,9 +19,9 @@ from giblet_hpc.config import io
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.stages.train import strategy_of
 from giblet_hpc.training import checkpoint, fully_sharded, keyed_store, statistics
 from giblet_hpc.training.loop import Trainer
+from giblet_hpc.training.parallel import strategy_of
 from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 from tests.conftest import TINY

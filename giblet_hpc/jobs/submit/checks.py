@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,13 @@ from pathlib import Path
 from giblet_hpc.config.batch import ranks_of_a_team, require_shared_batch
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import DataError, JobError
+from giblet_hpc.errors import ConfigError, DataError, JobError
 from giblet_hpc.files import read_json
 from giblet_hpc.jobs.record.resources import Resources, for_parallel
+from giblet_hpc.plans import study_size
+from giblet_hpc.plans.hardware import GIB, LINKS, Place, gpu_of
+from giblet_hpc.plans.study_size import StudySize
 from giblet_hpc.runs.paths import RunPaths, Stage
-
-ITEM_BYTES = {"uint8": 1, "int16": 2, "int32": 4, "float32": 4}
-GIB = 2**30
 
 
 def require_possible(
@@ -47,12 +46,15 @@ def require_possible(
     DataError
         When trained weights are not there.
     JobError
-        When a node's memory cannot hold the study.
+        When a node's memory cannot hold the study, or GPUs the network.
     """
     if "train" in stages:
-        require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
+        if config.model.parallel != "auto":
+            require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
         if paths is not None and "preprocess" not in stages:
             memory_fits(config, paths, profile, size)
+        if (place := place_of(profile, size)) is not None:
+            gpus_fit(config, size_of(config, paths), place)
     if "preprocess" in stages and not profile.image:
         weights_are_there(config)
 
@@ -82,7 +84,7 @@ def memory_fits(config: RunConfig, paths: RunPaths, profile: Cluster, size: Reso
     asked = for_parallel(profile, "train", size).memory_gb if profile.memory_gb_per_node else None
     if asked is None or not paths.inputs.is_file():
         return
-    needed = study_bytes(config, paths) / GIB
+    needed = study_size.of_store(config, read_json(paths.inputs)).bytes_in_memory / GIB
     if needed > asked:
         raise JobError(
             f"the study takes {needed:.1f} GiB on each node; {asked:.1f} GiB are asked for",
@@ -91,12 +93,53 @@ def memory_fits(config: RunConfig, paths: RunPaths, profile: Cluster, size: Reso
         )
 
 
-def study_bytes(config: RunConfig, paths: RunPaths) -> int:
-    """Return the size of what training reads, from the store's own metadata."""
-    assert config.study.store is not None
-    total = 0
-    for name in read_json(paths.inputs)["arrays"]:
-        if name.startswith(("stimulus/", "bold/")):
-            array = read_json(config.study.store / name / "zarr.json")
-            total += math.prod(array["shape"]) * ITEM_BYTES[array["data_type"]]
-    return total
+def place_of(profile: Cluster, size: Resources) -> Place | None:
+    """Return the GPUs that training gets; None where there are none, or of an unknown kind."""
+    if not size.gpus or not (profile.gpu_memory_gb or profile.gpu_type):
+        return None
+    memory = for_parallel(profile, "train", size).memory_gb
+    try:
+        gpu = gpu_of(profile.gpu_type, profile.gpu_memory_gb)
+    except ConfigError:
+        return None
+    links = LINKS[profile.gpu_link], LINKS[profile.node_link]
+    return Place(gpu, size.gpus, size.nodes, *links, memory)
+
+
+def size_of(config: RunConfig, paths: RunPaths | None) -> StudySize:
+    """Return how large a study is: from its store, where preprocess is done."""
+    if paths is not None and paths.inputs.is_file():
+        return study_size.of_store(config, read_json(paths.inputs))
+    # It brings torch, which takes a second.
+    from giblet_hpc.training.expected_size import expected_size
+
+    return expected_size(config)
+
+
+def gpus_fit(config: RunConfig, study: StudySize, place: Place) -> None:
+    """Check that the GPUs hold the network in its parallel mode.
+
+    Raises
+    ------
+    JobError
+        With the nearest mode or number of GPUs that does.
+    """
+    # It brings torch, which takes a second.
+    from giblet_hpc.training import planner
+
+    found = planner.estimates(config, study, place)
+    best, mode = planner.choose(found), config.model.parallel
+    chosen = best if mode == "auto" else found[mode]
+    if chosen is not None and not chosen.obstacle:
+        return
+    why = chosen.obstacle if chosen is not None else found["ddp"].obstacle
+    if best is not None:
+        hint = f"--set model.parallel={best.mode} fits: {best.gpu_bytes / GIB:.1f} GiB a GPU"
+    elif (larger := planner.fitting_place(config, study, place)) is not None:
+        where, fitting = larger
+        hint = f"--gpus {where.ranks} --set model.parallel={fitting.mode} fits: "
+        hint += f"{fitting.gpu_bytes / GIB:.1f} GiB a GPU"
+    else:
+        hint = "GPUs with more memory, a narrower network (model.width), or fewer frames"
+    named = place.gpu.name
+    raise JobError(f"training does not fit {place.ranks} x {named}, {mode}: {why}", hint=hint)
