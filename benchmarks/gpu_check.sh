@@ -11,6 +11,11 @@ python3 -m giblet_hpc.stages.selfcheck | tee "$out/selfcheck.txt"
 $cli doctor --cluster local --gpus "$gpus" --job --runs "$work/runs" | tee "$out/doctor.txt"
 time python3 benchmarks/dense_steps.py >"$out/dense.json" || echo "dense failed"
 cat "$out/dense.json"
+if [ "$gpus" -gt 1 ]; then
+    time python3 benchmarks/dense_steps.py --ranks "$gpus" --width 0.5 --modes original ddp fsdp tensor \
+        >"$out/modes.json" || echo "modes failed"
+    cat "$out/modes.json"
+fi
 time $cli synthesize "$work/data"
 common=(--config configs/demo.yaml --runs "$work/runs" --set study.root="$work/data"
     --set study.store="$work/store.zarr")

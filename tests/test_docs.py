@@ -51,7 +51,13 @@ def test_example_config_of_the_how_to_is_valid() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/how-to/sherlock.md", "docs/how-to/slurm.md", "docs/how-to/container.md"],
+    [
+        "README.md",
+        *(
+            f"docs/how-to/{name}.md"
+            for name in ("sherlock", "slurm", "container", "large-networks")
+        ),
+    ],
 )
 def test_commands_of_other_pages_parse(page: str, cli: Cli) -> None:
     """Each command is dry-run, or asked for its help where it has no dry run."""

@@ -146,7 +146,7 @@ def _show_plan(meant: Target, config: RunConfig, profile: Cluster, size: Resourc
     found = planner.estimates(config, study, place)
     text = plans.as_text(config, found, study=study, place=place)
     click.echo("\n".join(f"# {line}" for line in text.splitlines()))
-    checks.gpus_fit(config, study, place)
+    checks.gpus_fit(config, study, place, most=profile.gpus_per_node)
 
 
 def _target(options: dict[str, Any], first: Stage) -> Target:
@@ -159,6 +159,9 @@ def _target(options: dict[str, Any], first: Stage) -> Target:
         return target.find_fork(
             runs, base, target.check_name(options["fork"]), options["overrides"]
         )
+    if options["dry_run"] and file and not (runs / (name or file.stem)).exists():
+        # Nothing is made, so nothing has to be there.
+        first = "preprocess"
     overrides = () if options["axes"] else options["overrides"]
     find = target.find_forced if options["force"] else target.find
     return find(runs, file, name, overrides, first=first)

@@ -37,8 +37,8 @@ class StudySize:
     assumed: Mapping[str, object] = field(default_factory=dict)
 
 
-def of_store(config: RunConfig, inputs: Mapping[str, Any]) -> StudySize:
-    """Return the sizes of a study that is preprocessed, from its store's own metadata.
+def stored_bytes(config: RunConfig, inputs: Mapping[str, Any]) -> int:
+    """Return the bytes of features and scans that training holds, from the store's own metadata.
 
     Parameters
     ----------
@@ -46,13 +46,20 @@ def of_store(config: RunConfig, inputs: Mapping[str, Any]) -> StudySize:
     inputs : mapping
         What preprocess settled for the run.
     """
-    assert config.study.store is not None
-    found = {
-        name: read_json(config.study.store / name / "zarr.json")
-        for name in inputs["arrays"]
-        if name.startswith(("stimulus/", "bold/"))
-    }
-    total = sum(math.prod(a["shape"]) * ITEM_BYTES[a["data_type"]] for a in found.values())
+    found = _arrays(config, inputs).values()
+    return sum(math.prod(array["shape"]) * ITEM_BYTES[array["data_type"]] for array in found)
+
+
+def of_store(config: RunConfig, inputs: Mapping[str, Any]) -> StudySize:
+    """Return the sizes of a study that is preprocessed.
+
+    Parameters
+    ----------
+    config : RunConfig
+    inputs : mapping
+        What preprocess settled for the run.
+    """
+    found = _arrays(config, inputs)
     rows = {
         name.rpartition("/")[2]: tuple(array["shape"][1:])
         for name, array in found.items()
@@ -65,5 +72,15 @@ def of_store(config: RunConfig, inputs: Mapping[str, Any]) -> StudySize:
         next(iter(scans.values()))[1],
         1 if config.bold.mode == "cross_subject" else len(inputs["subjects"]),
         sum(shape[0] for shape in runs.values()),
-        total,
+        stored_bytes(config, inputs),
     )
+
+
+def _arrays(config: RunConfig, inputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metadata of the arrays that training reads."""
+    assert config.study.store is not None
+    return {
+        name: read_json(config.study.store / name / "zarr.json")
+        for name in inputs["arrays"]
+        if name.startswith(("stimulus/", "bold/"))
+    }

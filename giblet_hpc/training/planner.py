@@ -351,12 +351,24 @@ def choose(found: Mapping[str, Estimate]) -> Estimate | None:
 
 
 def fitting_place(
-    config: RunConfig, size: StudySize, place: Place
+    config: RunConfig, size: StudySize, place: Place, *, most: int
 ) -> tuple[Place, Estimate] | None:
-    """Return the next larger place, of up to 16 times as many nodes, at which some mode fits."""
+    """Return the next larger place at which some mode fits, of up to 16 nodes; None: none does.
+
+    Parameters
+    ----------
+    config : RunConfig
+    size : StudySize
+    place : Place
+    most : int
+        GPUs of a whole node.
+    """
     network = network_of(config, size)
-    for more in (1, 2, 4, 8, 16):
-        larger = replace(place, nodes=place.nodes * more)
+    every = [(gpus, place.nodes) for gpus in (1, 2, 4, 8, 16) if place.gpus <= gpus < most]
+    every += [(most, nodes) for nodes in (1, 2, 4, 8, 16) if nodes >= place.nodes]
+    for gpus, nodes in every:
+        memory = place.node_memory and place.node_memory * gpus / place.gpus
+        larger = replace(place, gpus=gpus, nodes=nodes, node_memory=memory)
         found = {m: _Mode(m, config, network, size, larger).estimate() for m in MODES}
         if best := choose(found):
             return larger, best

@@ -27,6 +27,7 @@ def test_names_of_the_shipped_configs() -> None:
     assert {
         "demo",
         "sherlock_production",
+        "sherlock_dense",
         "sherlock_validation",
         "sherlock_quickcheck",
         "sherlock_quickcheck_high_lr",

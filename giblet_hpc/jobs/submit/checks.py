@@ -54,7 +54,7 @@ def require_possible(
         if paths is not None and "preprocess" not in stages:
             memory_fits(config, paths, profile, size)
         if (place := place_of(profile, size)) is not None:
-            gpus_fit(config, size_of(config, paths), place)
+            gpus_fit(config, size_of(config, paths), place, most=profile.gpus_per_node)
     if "preprocess" in stages and not profile.image:
         weights_are_there(config)
 
@@ -84,7 +84,7 @@ def memory_fits(config: RunConfig, paths: RunPaths, profile: Cluster, size: Reso
     asked = for_parallel(profile, "train", size).memory_gb if profile.memory_gb_per_node else None
     if asked is None or not paths.inputs.is_file():
         return
-    needed = study_size.of_store(config, read_json(paths.inputs)).bytes_in_memory / GIB
+    needed = study_size.stored_bytes(config, read_json(paths.inputs)) / GIB
     if needed > asked:
         raise JobError(
             f"the study takes {needed:.1f} GiB on each node; {asked:.1f} GiB are asked for",
@@ -116,8 +116,16 @@ def size_of(config: RunConfig, paths: RunPaths | None) -> StudySize:
     return expected_size(config)
 
 
-def gpus_fit(config: RunConfig, study: StudySize, place: Place) -> None:
+def gpus_fit(config: RunConfig, study: StudySize, place: Place, *, most: int) -> None:
     """Check that the GPUs hold the network in its parallel mode.
+
+    Parameters
+    ----------
+    config : RunConfig
+    study : StudySize
+    place : Place
+    most : int
+        GPUs of a whole node.
 
     Raises
     ------
@@ -135,7 +143,7 @@ def gpus_fit(config: RunConfig, study: StudySize, place: Place) -> None:
     why = chosen.obstacle if chosen is not None else found["ddp"].obstacle
     if best is not None:
         hint = f"--set model.parallel={best.mode} fits: {best.gpu_bytes / GIB:.1f} GiB a GPU"
-    elif (larger := planner.fitting_place(config, study, place)) is not None:
+    elif (larger := planner.fitting_place(config, study, place, most=most)) is not None:
         where, fitting = larger
         hint = f"--gpus {where.ranks} --set model.parallel={fitting.mode} fits: "
         hint += f"{fitting.gpu_bytes / GIB:.1f} GiB a GPU"

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from giblet_hpc.cli import plan
+from giblet_hpc.cli.main import main
+from giblet_hpc.config import io
+from giblet_hpc.plans.hardware import GPUS, Place
+from giblet_hpc.training import planner
+from giblet_hpc.training.expected_size import expected_size
+
+CONFIG = Path(__file__).parents[2] / "configs" / "sherlock_dense.yaml"
+PROFILE = """\
+scheduler: slurm
+partition: gpu
+gpus_per_node: 8
+gpu_type: a6000
+memory_gb_per_node: 500
+"""
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(main, list(arguments))
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_plan_for_any_place() -> None:
+    code, said, _ = call("plan", "--config", str(CONFIG), "--gpus", "8", "--gpu", "a6000",
+                         "--voxels", "83138", "--fps", "25")  # fmt: skip
+    assert code == 0
+    lines = said.splitlines()
+    assert lines[0].startswith(
+        "dense network of 3,500,188,290 parameters, 64 TRs a step, 8 x a6000"
+    )
+    assert "assumed" not in said
+    marked = [line for line in lines if line.startswith("*")]
+    assert len(marked) == 1 and marked[0].split()[1] == "tensor"
+    assert "more than 48" in next(line for line in lines if line.startswith("  ddp"))
+    assert "model.parallel auto: tensor is used (*)" in said
+    assert "checkpoint: 42.0 GB" in said
+
+
+def test_all_figures_as_json() -> None:
+    code, said, _ = call("plan", "--config", str(CONFIG), "--gpus", "16", "--nodes", "2",
+                         "--gpu-memory", "80", "--fabric", "nvlink", "--network", "10",
+                         "--json")  # fmt: skip
+    assert code == 0
+    found = json.loads(said)
+    assert found["chosen"] in found["modes"]
+    assert (found["place"]["link"], found["place"]["network"]) == (250.0, 10.0)
+    assert (found["place"]["gpus"], found["place"]["nodes"]) == (8, 2)
+    assert found["study"]["assumed"] == {"frames a second": 25.0, "voxels": 85000}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gpus", "3", "--nodes", "2", "--gpu", "h100"], "do not spread evenly"),
+        (["--gpu", "k20"], "the memory of GPU k20 is not known"),
+        (["--gpu", "h100", "--fabric", "wire"], "'wire' is no link"),
+        (["--cluster", "local"], "no GPU is named"),
+    ],
+)
+def test_places_that_are_none(arguments: list[str], said: str) -> None:
+    code, _, error = call("plan", "--config", str(CONFIG), *arguments)
+    assert code != 0
+    assert said in error
+
+
+def test_a_run_has_its_own_settings() -> None:
+    code, _, error = call("plan", "--set", "model.width=0.5", "--gpu", "h100")
+    assert code != 0
+    assert "--set needs --config" in error
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> str:
+    file = tmp_path / "gpus.yaml"
+    file.write_text(PROFILE)
+    return str(file)
+
+
+def test_submit_shows_the_plan_and_refuses_what_does_not_fit(tmp_path: Path, profile: str) -> None:
+    where = ["--config", str(CONFIG), "--gpus", "8", "--cluster", profile, "--runs", str(tmp_path)]
+    code, said, error = call("submit", "train", *where, "--dry-run")
+    assert code == 0, error
+    assert "# * tensor" in said
+    for dry in (["--dry-run"], []):
+        code, _, error = call("submit", "pipeline", *where, "--set", "model.parallel=ddp", *dry)
+        assert code != 0
+        assert "training does not fit 8 x a6000, ddp: 6" in error
+        assert "--set model.parallel=tensor fits: 1" in error
+    assert not (tmp_path / "sherlock_dense").exists()
+
+
+def test_what_fits_on_more_gpus_is_said(tmp_path: Path, profile: str) -> None:
+    where = ["--config", str(CONFIG), "--cluster", profile, "--runs", str(tmp_path)]
+    all_frames = ["--set", "features.video.frame_skip=1", "--set", "train.batch_windows=64"]
+    code, _, error = call("submit", "pipeline", *where, *all_frames, "--gpus", "1")
+    assert code != 0
+    assert "--gpus 4 --set model.parallel=tensor fits: 3" in error
+
+
+def test_a_plan_of_what_fits_nowhere() -> None:
+    config = io.load(CONFIG, [])
+    study, place = expected_size(config), Place(GPUS["a6000"], 1, 1, 1.0, 1.0)
+    found = planner.estimates(config, study, place)
+    text = plan.as_text(config, found, study=study, place=place)
+    assert "*" not in text
+    assert text.endswith(
+        "nothing fits: more GPUs, more memory, or a narrower network (model.width)"
+    )
+    assert plan.as_json(found, study, place)["chosen"] is None
