@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.config.run import RunConfig
+from giblet_hpc.evaluation.blocks import VOXELS
 from giblet_hpc.modalities.base import Modality
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
@@ -66,15 +67,13 @@ def principal_features(
 
 def ridge_predictions(
     config: RunConfig, study: StudyArrays, modalities: Mapping[str, Modality], fold: Fold
-) -> NDArray[np.float32]:
-    """Fit on the fold's training and validation TRs, predict its test TRs.
+) -> Iterator[NDArray[np.float32]]:
+    """Yield each subject's predictions, (test trs, voxels).
+
+    Fit on the fold's training and validation TRs, predict its test TRs.
 
     The penalty of each voxel is chosen by cross-validation over contiguous, purged blocks of
     those TRs; principal components and LSA come from the training TRs alone.
-
-    Returns
-    -------
-    ndarray, shape (subjects, test trs, voxels)
     """
     options = config.evaluate.ridge
     features = principal_features(config, study, modalities, fold.train)
@@ -85,13 +84,11 @@ def ridge_predictions(
         return rows_of([delayed(features[b.run][b.start : b.stop], delays) for b in blocks])
 
     inputs, tests = lagged(used), lagged(fold.test)
-    predictions = []
     for subject in range(len(study.subjects)):
         scans = rows_of([study.runs[b.run].bold[subject, b.start : b.stop] for b in used])
         valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in used])
         model = fit_ridge(inputs[valid], scans[valid], options, purge=max(delays))
-        predictions.append(np.asarray(model.predict(tests), dtype=np.float32))
-    return np.stack(predictions)
+        yield np.asarray(model.predict(tests), dtype=np.float32)
 
 
 def fit_ridge(
@@ -117,6 +114,7 @@ def fit_ridge(
         alphas=np.array(options.alphas),
         cv=purged_blocks(len(inputs), options.folds, purge),
         fit_intercept=True,
+        solver_params={"n_targets_batch": VOXELS, "n_targets_batch_refit": VOXELS},
     )
     model.fit(backend.asarray(inputs), backend.asarray(scans))
     return _OnCpu(model, backend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.files import write_json, write_with
+from giblet_hpc.evaluation.blocks import write_rows
+from giblet_hpc.files import write_json
 from giblet_hpc.models.shapes import Batch, Output
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.splits import Block
@@ -56,26 +57,56 @@ def predict_test(predictor: Predictor, blocks: Sequence[Block], folder: Path, wo
         tell them apart) and ``reconstruction.json`` (mean figures of each modality).
     world : World
     """
-    windows = covering_windows(blocks, predictor.config.train.window_trs)
+    length = predictor.config.train.window_trs
+    windows = covering_windows(blocks, length)
+    mine = windows[world.rank :: world.size]
     sums: dict[str, dict[str, float]] = {name: defaultdict(float) for name in predictor.modalities}
-    trs = 0.0
-    rows = []
-    for window in windows[world.rank :: world.size]:
-        batch = predictor.reader([window])
-        output = predictor.predict(batch)
-        rows.append(output.bold[0].float().transpose(0, 1).cpu().numpy())  # (S, L, V)
-        count = float(batch.inside[:, -batch.bold.shape[1] :].sum())
-        for name, scores in _reconstruction_scores(predictor, output, batch).items():
-            for key, value in scores.items():
-                sums[name][key] += value * count
-        trs += count
-    mine = np.stack(rows) if rows else np.zeros((0,), np.float32)
-    write_with(folder / f"rank-{world.rank}.npy", lambda handle: np.save(handle, mine))
-    everyone = world.gather({"sums": sums, "trs": trs})
+    own = _Rows(predictor, mine, sums)
+    write_rows(
+        folder / f"rank-{world.rank}.npy", (len(mine), own.subjects(), length, own.voxels), own
+    )
+    everyone = world.gather({"sums": sums, "trs": own.trs})
     if world.is_main:
         write_json(folder / "reconstruction.json", _averages(everyone))
         _assemble(folder, windows, blocks, world.size)
     world.wait()
+
+
+class _Rows:
+    """A rank's predictions, window by window; figures of reconstructions are summed on the way.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    windows : sequence of Window
+    sums : dict
+        Receives each modality's figures times the TRs that they are of.
+    """
+
+    def __init__(
+        self, predictor: Predictor, windows: Sequence[Window], sums: dict[str, dict[str, float]]
+    ) -> None:
+        self._predictor, self._windows, self._sums = predictor, windows, sums
+        self.voxels, self.trs = predictor.shapes.voxels, 0.0
+
+    def subjects(self) -> int:
+        """Return for how many subjects the model predicts: 1 where it does not tell them apart."""
+        if not self._windows:
+            return 1
+        batch = self._predictor.reader(self._windows[:1])
+        return self._predictor.predict(batch).bold.shape[2]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield (S, L, V) of each window."""
+        for window in self._windows:
+            batch = self._predictor.reader([window])
+            output = self._predictor.predict(batch)
+            yield output.bold[0].float().transpose(0, 1).cpu().numpy()
+            count = float(batch.inside[:, -batch.bold.shape[1] :].sum())
+            for name, scores in _reconstruction_scores(self._predictor, output, batch).items():
+                for key, value in scores.items():
+                    self._sums[name][key] += value * count
+            self.trs += count
 
 
 def _reconstruction_scores(
@@ -118,13 +149,16 @@ def _assemble(
 ) -> None:
     """Join the ranks' windows to one array in the order of the blocks' TRs."""
     files = [folder / f"rank-{rank}.npy" for rank in range(world_size)]
-    ranks = [np.load(file) for file in files]
-    ordered: list[NDArray[np.float32]] = []
-    for number, window in enumerate(windows):
-        predicted = ranks[number % world_size][number // world_size]
-        ordered.append(predicted[:, : window.block.stop - window.start])
-    predictions = np.concatenate(ordered, axis=1)
-    assert predictions.shape[1] == sum(block.trs for block in blocks)
-    write_with(folder / "predictions.npy", lambda handle: np.save(handle, predictions))
+    ranks = [np.load(file, mmap_mode="r") for file in files]
+    subjects, voxels = next((r.shape[1], r.shape[3]) for r in ranks if len(r))
+
+    def ordered() -> Iterator[NDArray[np.float32]]:
+        for subject in range(subjects):
+            for number, window in enumerate(windows):
+                predicted = ranks[number % world_size][number // world_size]
+                yield predicted[subject, : window.block.stop - window.start]
+
+    shape = (subjects, sum(block.trs for block in blocks), voxels)
+    write_rows(folder / "predictions.npy", shape, ordered())
     for file in files:
         file.unlink()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import ceiling as ceilings
 from giblet_hpc.evaluation import metrics
+from giblet_hpc.evaluation.blocks import voxel_blocks
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.statistics import rows_of
@@ -42,19 +43,21 @@ def score_maps(
         ``<predictor>_r`` and ``<predictor>_r2``, shape (subjects, voxels).
     """
     runs = test_rows(blocks)
-    maps: Maps = {}
-    for name, predicted in predictions.items():
-        correlations, explained = [], []
-        for subject in range(len(study.subjects)):
-            arrays = [study.runs[b.run] for b in blocks]
-            spans = [slice(b.start, b.stop) for b in blocks]
-            measured = rows_of([a.bold[subject, s] for a, s in zip(arrays, spans, strict=True)])
-            valid = rows_of([a.valid[subject, s] for a, s in zip(arrays, spans, strict=True)])
-            made = predicted[subject if len(predicted) > 1 else 0]
-            correlations.append(metrics.pearson(made, measured, valid, runs))
-            explained.append(metrics.r_squared(made, measured, valid, runs))
-        maps[f"{name}_r"] = np.stack(correlations)
-        maps[f"{name}_r2"] = np.stack(explained)
+    subjects, voxels = len(study.subjects), study.voxels
+    maps = {
+        f"{name}_{score}": np.empty((subjects, voxels))
+        for name in predictions
+        for score in ("r", "r2")
+    }
+    for subject, chosen in itertools.product(range(subjects), voxel_blocks(voxels)):
+        valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
+        measured = rows_of(
+            [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
+        )
+        for name, predicted in predictions.items():
+            made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
+            maps[f"{name}_r"][subject, chosen] = metrics.pearson(made, measured, valid, runs)
+            maps[f"{name}_r2"][subject, chosen] = metrics.r_squared(made, measured, valid, runs)
     return maps
 
 
@@ -74,9 +77,13 @@ def ceiling_map(
     count = len(everyone.subjects)
     if count < 2:
         return None
-    scans = np.concatenate([everyone.runs[b.run].bold[:, b.start : b.stop] for b in blocks], 1)
     valid = np.concatenate([everyone.runs[b.run].valid[:, b.start : b.stop] for b in blocks], 1)
-    rho = ceilings.pairwise_correlation(scans, valid, test_rows(blocks))
+    rho = np.empty(everyone.voxels)
+    for chosen in voxel_blocks(everyone.voxels):
+        scans = np.concatenate(
+            [everyone.runs[b.run].bold[:, b.start : b.stop, chosen] for b in blocks], 1
+        )
+        rho[chosen] = ceilings.pairwise_correlation(scans, valid, test_rows(blocks))
     return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1)
 
 

@@ -21,9 +21,11 @@ from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation import report, samples, scores
 from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
+from giblet_hpc.evaluation.blocks import write_rows
 from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
@@ -55,8 +57,12 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
     torch.use_deterministic_algorithms(True)
     progress = Progress(paths, "evaluate")
     inputs = read_json(paths.inputs)
-    study = load_study(config, inputs, memory=memory_for(world))
-    everyone = load_study(config, inputs, per_subject=True) if world.is_main else None
+    needed = stored_bytes(config, inputs)
+    study = load_study(config, inputs, memory=memory_for(world, needed))
+    everyone = study if world.is_main else None
+    if world.is_main and config.bold.mode == "cross_subject":
+        alone = World(0, 0, 1, world.device)
+        everyone = load_study(config, inputs, memory=memory_for(alone, needed), per_subject=True)
     results, strategy = [], DataParallel(world)
     for fold in load_folds(paths.split):
         folder = paths.evaluation / fold.name
@@ -104,7 +110,7 @@ def _score(
     config = predictor.config
     folder = paths.evaluation / fold.name
     predictions = {
-        "model": np.load(folder / "predictions.npy"),
+        "model": np.load(folder / "predictions.npy", mmap_mode="r"),
         "ridge": _ridge(predictor, study, fold, folder / "ridge.npy"),
     }
     if config.evaluate.write_scans and study.subjects != (GROUP_MEAN,):
@@ -139,9 +145,10 @@ def _score(
 def _ridge(predictor: Predictor, study: StudyArrays, fold: Fold, path: Path) -> NDArray[np.float32]:
     if not path.is_file():
         logger.info("ridge on %d training TRs", sum(b.trs for b in fold.train + fold.validation))
-        predictions = ridge_predictions(predictor.config, study, predictor.modalities, fold)
-        write_with(path, lambda handle: np.save(handle, predictions))
-    loaded: NDArray[np.float32] = np.load(path)
+        trs = sum(block.trs for block in fold.test)
+        made = ridge_predictions(predictor.config, study, predictor.modalities, fold)
+        write_rows(path, (len(study.subjects), trs, study.voxels), made)
+    loaded: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return loaded
 
 

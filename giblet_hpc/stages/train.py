@@ -12,6 +12,7 @@ import torch
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import beacon
 from giblet_hpc.runs.environment import LOCAL
 from giblet_hpc.runs.paths import RunPaths
@@ -77,7 +78,7 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     stop = StopRequest(paths)
     inputs = read_json(paths.inputs)
     config = with_settled_mode(config, paths, inputs, world)
-    study = load_study(config, inputs, memory=memory_for(world))
+    study = load_study(config, inputs, memory=memory_for(world, stored_bytes(config, inputs)))
     for fold in load_folds(paths.split):
         statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(

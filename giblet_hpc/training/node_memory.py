@@ -1,8 +1,14 @@
-"""Arrays in memory: of one process, or one copy for all ranks of a node."""
+"""Arrays that training and evaluation read: in memory, or on a node's disk when that is too small.
+
+One copy for all ranks of a node.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from giblet_hpc.errors import NodeError
 from giblet_hpc.training.world import World
 
+logger = logging.getLogger(__name__)
+GIB = 2**30
+CGROUPS = Path("/sys/fs/cgroup")
+SHARE = 0.5
+"""Of the memory that a node has free, what a study may take before it goes to disk."""
 Fill = Callable[[NDArray[Any]], object]
 
 
@@ -39,23 +51,24 @@ class PrivateMemory:
 class NodeMemory(PrivateMemory):
     """Arrays that all ranks of a node map, filled by the first of them.
 
-    They are memory without a name in any file system, which the other ranks reach through the first
-    one's open files: it ends with the last of these processes, however they end.
+    They are memory, or a file, without a name in any file system, which the other ranks reach
+    through the first one's open files: it ends with the last of these processes, however they end.
 
     Parameters
     ----------
     world : World
-        With more than one rank on this node.
+    disk : Path, optional
+        Folder on this node's disk to keep them on; by default they are in memory.
     """
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, disk: Path | None = None) -> None:
+        self._world, self._disk = world, disk
 
     def array(self, name: str, shape: Sequence[int], dtype: str, fill: Fill) -> NDArray[Any]:
         """Return an array that the node's first rank has filled."""
         world, size = self._world, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         first = world.local_rank == 0
-        descriptor = os.memfd_create(f"giblet-{name.replace('/', '-')}") if first else -1
+        descriptor = self._nameless(name) if first else -1
         if first:
             os.ftruncate(descriptor, size)
             fill(_mapped(Path(f"/proc/self/fd/{descriptor}"), shape, dtype))
@@ -67,6 +80,18 @@ class NodeMemory(PrivateMemory):
             os.close(descriptor)
         return values
 
+    def _nameless(self, name: str) -> int:
+        """Return the descriptor of a new file that no file system shows."""
+        if self._disk is None:
+            return os.memfd_create(f"giblet-{name.replace('/', '-')}")
+        try:
+            return os.open(self._disk, os.O_TMPFILE | os.O_RDWR, 0o600)
+        except OSError:
+            # Not every file system has such files.
+            descriptor, path = tempfile.mkstemp(dir=self._disk)
+            Path(path).unlink()
+            return descriptor
+
 
 def _mapped(file: Path, shape: Sequence[int], dtype: str) -> NDArray[Any]:
     if 0 in shape:
@@ -74,6 +99,66 @@ def _mapped(file: Path, shape: Sequence[int], dtype: str) -> NDArray[Any]:
     return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=tuple(shape)))
 
 
-def memory_for(world: World) -> PrivateMemory:
-    """Return memory that is shared where several ranks are on a node."""
+def memory_for(world: World, needed: int) -> PrivateMemory:
+    """Return where arrays are kept that are needed together.
+
+    Parameters
+    ----------
+    world : World
+    needed : int
+        Their bytes.
+
+    Raises
+    ------
+    NodeError
+        When this node has no place for them.
+    """
+    free = free_memory()
+    if needed > SHARE * free:
+        folder = Path(tempfile.gettempdir())
+        room = shutil.disk_usage(folder).free
+        if room > needed:
+            logger.info(
+                "the study (%.1f GiB) is kept in %s: %.1f GiB of memory are free",
+                needed / GIB, folder, free / GIB,
+            )  # fmt: skip
+            return NodeMemory(world, folder)
+        if needed > free:
+            raise NodeError(
+                f"the study takes {needed / GIB:.1f} GiB on each node; {os.uname().nodename} has "
+                f"{free / GIB:.1f} GiB of memory free, and {room / GIB:.1f} GiB in {folder}",
+                hint="raise memory_gb_per_node in the cluster profile, or let TMPDIR name a folder "
+                "on a larger local disk",
+            )
     return NodeMemory(world) if world.local_size > 1 else PrivateMemory()
+
+
+def free_memory() -> float:
+    """Return the bytes that this process may still take: of the machine, and of its cgroups."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    for entry in Path("/proc/self/cgroup").read_text().splitlines():
+        number, controllers, path = entry.split(":", 2)
+        if number != "0" and "memory" not in controllers.split(","):
+            continue
+        names = ("memory.max", "memory.current", "inactive_file")
+        base = CGROUPS if number == "0" else CGROUPS / "memory"
+        if number != "0":
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        folder = base / path.lstrip("/")
+        while folder.is_relative_to(base):
+            free = min(free, _room(folder, *names))
+            folder = folder.parent
+    return free
+
+
+def _room(group: Path, limit: str, used: str, cached: str) -> float:
+    """Return the bytes that a cgroup still has; infinite where it has no limit."""
+    try:
+        most = float((group / limit).read_text())
+        now = float((group / used).read_text())
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        # `max`, or the root, which has none.
+        return float("inf")
+    return most - now + float(counts.get(cached, 0))

@@ -23,7 +23,7 @@ from giblet_hpc.models.dense import SumOverFrames
 from giblet_hpc.models.shapes import Batch, Shapes
 from giblet_hpc.plans.hardware import GIB, Place
 from giblet_hpc.plans.study_size import StudySize
-from giblet_hpc.training import fully_sharded, tensor_parallel
+from giblet_hpc.training import fully_sharded, node_memory, tensor_parallel
 from giblet_hpc.training.expected_size import ROW_TYPES
 from giblet_hpc.training.predictor import build_model
 
@@ -234,8 +234,7 @@ class _Mode:
         self.bf16 = config.train.precision != "fp32"
 
     def estimate(self) -> Estimate:
-        memory = self.memory()
-        node_memory = self.node_memory()
+        memory, on_node = self.memory(), self.node_memory()
         inside, across = self.sent()
         speed = self.place.link
         seconds = {
@@ -246,8 +245,8 @@ class _Mode:
             "overhead": OVERHEAD + LATENCY * self.collectives(),
         }
         return Estimate(
-            self.mode, memory, node_memory, inside + across, seconds,
-            STATE * self.network.weights, self.obstacle(memory, node_memory),
+            self.mode, memory, on_node, inside + across, seconds,
+            STATE * self.network.weights, self.obstacle(memory, on_node),
         )  # fmt: skip
 
     def windows(self) -> float:
@@ -286,11 +285,13 @@ class _Mode:
         return each * (first + second) + (each + 4) * first + 8 * rest
 
     def node_memory(self) -> dict[str, float]:
-        """Return the bytes on the first node."""
+        """Return the bytes on the first node; a study that would fill it is kept on its disk."""
         building = 4 * max(self.network.layers.values()) * self.place.gpus
         state = STATE * self.network.weights if self.mode != "ddp" else 0
+        study, limit = self.size.bytes_in_memory, self.place.node_memory
+        on_disk = limit is not None and study > node_memory.SHARE * limit * GIB
         return {
-            "study": self.size.bytes_in_memory,
+            "study": 0 if on_disk else study,
             "processes": PROCESS * self.place.gpus,
             "model": max(building, state),
         }
@@ -315,7 +316,7 @@ class _Mode:
         inside = 3 * len(self.network.sent) * each if self.team > 1 else 0
         return inside + (4 * self.held / BUCKET if self.sharing > 1 else 0)
 
-    def obstacle(self, memory: Mapping[str, float], node_memory: Mapping[str, float]) -> str:
+    def obstacle(self, memory: Mapping[str, float], on_node: Mapping[str, float]) -> str:
         """Return why this mode cannot be used; empty where it can."""
         if self.mode == "tensor" and self.config.model.kind != "dense":
             return "only for model.kind dense"
@@ -329,7 +330,7 @@ class _Mode:
         if (needed := sum(memory.values()) / GIB) > self.place.gpu.memory:
             return f"{needed:.1f} GiB a GPU: more than {self.place.gpu.memory:g}"
         limit = self.place.node_memory
-        if limit is not None and (needed := sum(node_memory.values()) / GIB) > limit:
+        if limit is not None and (needed := sum(on_node.values()) / GIB) > limit:
             return f"{needed:.1f} GiB a node: more than {limit:g}"
         return ""
 

@@ -46,13 +46,11 @@ def require_possible(
     DataError
         When trained weights are not there.
     JobError
-        When a node's memory cannot hold the study, or GPUs the network.
+        When GPUs, or a node's memory, cannot hold the network.
     """
     if "train" in stages:
         if config.model.parallel != "auto":
             require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
-        if paths is not None and "preprocess" not in stages:
-            memory_fits(config, paths, profile, size)
         if (place := place_of(profile, size)) is not None:
             gpus_fit(config, size_of(config, paths), place, most=profile.gpus_per_node)
     if "preprocess" in stages and not profile.image:
@@ -77,20 +75,6 @@ def _in_cache(name: str) -> bool:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     return (cache / f"models--{name.replace('/', '--')}").is_dir()
-
-
-def memory_fits(config: RunConfig, paths: RunPaths, profile: Cluster, size: Resources) -> None:
-    """Check that a node's memory holds the study once: its ranks share one copy."""
-    asked = for_parallel(profile, "train", size).memory_gb if profile.memory_gb_per_node else None
-    if asked is None or not paths.inputs.is_file():
-        return
-    needed = study_size.stored_bytes(config, read_json(paths.inputs)) / GIB
-    if needed > asked:
-        raise JobError(
-            f"the study takes {needed:.1f} GiB on each node; {asked:.1f} GiB are asked for",
-            hint="raise memory_gb_per_node in the cluster profile (stages: {train: ...}), or use "
-            "fewer subjects or smaller frames",
-        )
 
 
 def place_of(profile: Cluster, size: Resources) -> Place | None:

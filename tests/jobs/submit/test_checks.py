@@ -7,11 +7,10 @@ import pytest
 from giblet_hpc.config import io
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import ConfigError, DataError, JobError
-from giblet_hpc.files import write_json
+from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.jobs.record.resources import Resources
 from giblet_hpc.jobs.submit.checks import require_possible
-from giblet_hpc.runs.paths import STAGES, RunPaths
+from giblet_hpc.runs.paths import STAGES
 
 PROFILE = Cluster(name="c", memory_gb_per_node=64)
 
@@ -55,17 +54,3 @@ def test_weights_that_are_not_there(
     require_possible(config, STAGES, profile=inside, size=Resources(1))
     (tmp_path / "models--lab--encoder").mkdir()
     require_possible(config, STAGES, profile=PROFILE, size=Resources(1))
-
-
-def test_a_study_that_is_larger_than_a_nodes_memory(
-    paths: RunPaths, demo_config: str, tmp_path: Path
-) -> None:
-    config = config_of(demo_config, f"study.store={tmp_path}/s.zarr", "train.batch_windows=4")
-    array = {"shape": [1000, 20 * 2**20], "data_type": "float32"}
-    write_json(tmp_path / "s.zarr" / "bold" / "a" / "run1" / "zarr.json", array)
-    write_json(paths.inputs, {"arrays": {"bold/a/run1": "x", "mask": "y"}})
-    sizes = {"size": Resources(4), "paths": paths}
-    with pytest.raises(JobError, match=r"the study takes 78\.1 GiB on each node; 64\.0 GiB"):
-        require_possible(config, ("train",), profile=PROFILE, **sizes)
-    larger = PROFILE.model_copy(update={"memory_gb_per_node": 100})
-    require_possible(config, ("train",), profile=larger, **sizes)

@@ -1,0 +1,45 @@
+"""Work on large arrays in parts: voxels by blocks, files of arrays row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from giblet_hpc.files import write_with
+
+VOXELS = 4096
+"""Of a block: what is computed of it for one subject and a thousand TRs takes some 100 MB."""
+
+
+def voxel_blocks(voxels: int) -> Iterator[slice]:
+    """Yield slices that cover all voxels."""
+    for start in range(0, voxels, VOXELS):
+        yield slice(start, min(voxels, start + VOXELS))
+
+
+def write_rows(path: Path, shape: Sequence[int], parts: Iterable[NDArray[np.floating]]) -> None:
+    """Write a float32 array as a .npy file, whole or not at all, from parts in its order.
+
+    Parameters
+    ----------
+    path : Path
+    shape : sequence of int
+        Of the whole.
+    parts : iterable of ndarray
+        Any shapes; their values one after the other are the array.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+
+    def write(handle: object) -> None:
+        np.lib.format.write_array_header_1_0(handle, header)  # type: ignore[arg-type]
+        written = 0
+        for part in parts:
+            values = np.ascontiguousarray(part, dtype="<f4")
+            handle.write(values.data)  # type: ignore[attr-defined]
+            written += values.size
+        assert written == np.prod(shape, dtype=np.int64), (written, shape)
+
+    write_with(path, write)
