@@ -105,7 +105,8 @@ def planned(mode: str, given: argparse.Namespace) -> float | None:
     """What `giblet-hpc plan` says of a GPU's memory, without what CUDA takes, in GiB."""
     if mode == "original":
         return None
-    settings = ["bold.mode=cross_subject", "model.kind=dense", f"model.width={given.width}", "train.window_trs=1",
+    settings = ["bold.mode=cross_subject", "model.kind=dense", f"model.width={given.width}",
+                "train.window_trs=1",
                 f"train.batch_windows={given.batch}", f"model.parallel={mode}",
                 f"train.precision={'auto' if torch.cuda.is_available() else 'fp32'}"]  # fmt: skip
     config = io.load(ROOT / "configs" / "sherlock_production.yaml", settings)

@@ -33,9 +33,9 @@ def load_best(predictor: Predictor, folder: Path, *, data: str) -> dict[str, Any
     DataError
         When there is none, it is damaged, or comes from data of another digest.
     """
-    state, manifest = checkpoint.load(checkpoints.valid_best(folder), mmap=True)
+    source, manifest = checkpoint.load(checkpoints.valid_best(folder))
     checkpoint.require_data(manifest, data)
-    predictor.load(state)
+    predictor.load(source)
     return manifest
 
 

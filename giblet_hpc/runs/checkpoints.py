@@ -1,7 +1,8 @@
 """The checkpoints of a fold on disk: names, which is newest, best or damaged, pruning.
 
-checkpoints/step-00000480/{state.pt,manifest.json}   committed by renaming the folder
-checkpoints/latest, checkpoints/best                 text files with a folder's name
+checkpoints/step-00000480/   committed by renaming it: manifest.json, and a file of each rank's,
+                             rank-00000.safetensors
+checkpoints/latest, best     text files with a folder's name
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from giblet_hpc.files import TEMPORARY_MARK, read_json, sha256_file, write_text
 from giblet_hpc.trust import read_text
 
 logger = logging.getLogger(__name__)
-STATE = "state.pt"
 MANIFEST = "manifest.json"
 LATEST, BEST = "latest", "best"
 

@@ -1,21 +1,28 @@
-"""Writing and reading a checkpoint: whole or absent, its content known by sha256."""
+"""Writing and reading a checkpoint: whole or absent, its content known by sha256.
+
+Each rank writes a file of its own. What is written is copied first, so that training goes on while
+it is written; the checkpoint counts when rank 0 has renamed its folder, after all have written.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
+import threading
+import time
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from giblet_hpc.errors import DataError
-from giblet_hpc.files import TEMPORARY_MARK, fsync_folder, sha256_file, write_json, write_with
+from giblet_hpc.errors import DataError, NodeError
+from giblet_hpc.files import TEMPORARY_MARK, fsync_folder, write_json
 from giblet_hpc.runs.checkpoints import (
     MANIFEST,
-    STATE,
     is_valid,
     manifest_of,
     name_of,
@@ -24,84 +31,149 @@ from giblet_hpc.runs.checkpoints import (
     set_latest,
 )
 from giblet_hpc.runs.environment import IMAGE
+from giblet_hpc.training.pieces import Piece, Source, merged, write_pieces
+from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
 
 
-def save(
-    folder: Path, state: dict[str, Any], manifest: dict[str, Any], *, best: bool, keep_last: int
-) -> Path:
-    """Write a checkpoint, make it the latest, then remove old ones.
+class Writer:
+    """Writes a fold's checkpoints, one at a time, while training goes on.
 
     Parameters
     ----------
     folder : Path
         Folder of all checkpoints.
-    state : dict
-        Tensors and plain values, loadable with ``weights_only``.
-    manifest : dict
-        What the checkpoint belongs to; must hold ``step``.
-    best : bool
-        Whether it is the best so far.
+    world : World
     keep_last : int
         Checkpoints to keep besides the best.
-
-    Returns
-    -------
-    Path
-        The committed checkpoint.
-
-    Raises
-    ------
-    OSError
-        When the disk is full or fails; earlier checkpoints are untouched.
     """
-    final = folder / name_of(manifest["step"])
-    if not is_valid(final):
-        temporary = folder / f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{final.name}"
-        temporary.mkdir(parents=True)
+
+    def __init__(self, folder: Path, world: World, *, keep_last: int) -> None:
+        self._folder, self._keep_last = folder, keep_last
+        self._world, self._beside = world, world.beside()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.blocked = self.seconds = 0.0
+        """How long the last checkpoint kept training waiting, and took in all."""
+
+    def save(self, pieces: Sequence[Piece], manifest: dict[str, Any], *, best: bool) -> None:
+        """Copy this rank's pieces and begin to write them; all ranks have to call.
+
+        Parameters
+        ----------
+        pieces : sequence of Piece
+            Those that this rank writes.
+        manifest : dict
+            What the checkpoint belongs to; must hold ``step``.
+        best : bool
+            Whether it is the best so far.
+
+        Raises
+        ------
+        OSError
+            When the checkpoint before could not be written.
+        """
+        self.wait()
+        started = time.perf_counter()
+        staged = [replace(p, values=p.values.detach().to("cpu", copy=True)) for p in pieces]
+        self.blocked = time.perf_counter() - started
+        self._thread = threading.Thread(
+            target=self._run, args=(staged, manifest, best, started), daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the checkpoint that is being written counts.
+
+        Raises
+        ------
+        OSError
+            When the disk is full or fails; earlier checkpoints are untouched.
+        NodeError
+            When another rank could not write its part.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(
+        self, staged: list[Piece], manifest: dict[str, Any], best: bool, started: float
+    ) -> None:
         try:
-            _write_state(temporary / STATE, state)
-            size = (temporary / STATE).stat().st_size
-            files = {STATE: {"size": size, "sha256": sha256_file(temporary / STATE)}}
-            write_json(temporary / MANIFEST, {**manifest, "files": files})
-            if final.exists():
-                shutil.rmtree(final)
-            temporary.rename(final)
-            fsync_folder(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    set_latest(folder, final)
-    if best:
-        set_best(folder, manifest["step"])
-    prune(folder, keep_last)
-    return final
+            self._write(staged, manifest, best=best)
+        except BaseException as error:  # noqa: BLE001
+            # It is raised where training waits for this checkpoint.
+            self._error = error
+        self.seconds = time.perf_counter() - started
+
+    def _write(self, staged: list[Piece], manifest: dict[str, Any], *, best: bool) -> None:
+        world, final = self._beside, self._folder / name_of(manifest["step"])
+        name = f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}-{final.name}"
+        if world.is_main and not is_valid(final):
+            (self._folder / name).mkdir(parents=True)
+        name = world.broadcast(name if (self._folder / name).is_dir() else "")
+        if name:
+            temporary = self._folder / name
+            try:
+                parts = self._written(temporary, staged)
+                if world.is_main:
+                    _commit(temporary, final, {**manifest, **parts})
+            finally:
+                if world.is_main:
+                    shutil.rmtree(temporary, ignore_errors=True)
+        if world.is_main:
+            set_latest(self._folder, final)
+            if best:
+                set_best(self._folder, manifest["step"])
+            prune(self._folder, self._keep_last)
+        world.wait()
+
+    def _written(self, temporary: Path, staged: list[Piece]) -> dict[str, Any]:
+        """Write this rank's file; return what the manifest says of all ranks' files."""
+        file, error = f"rank-{self._world.rank:05d}.safetensors", None
+        size, digest = 0, ""
+        try:
+            size, digest = write_pieces(temporary / file, staged)
+        except OSError as caught:
+            error = caught
+        own: dict[str, Any] = {
+            "file": file, "size": size, "sha256": digest, "error": str(error or ""),
+            "layout": merged({piece.name: piece.place(file)} for piece in staged),
+        }  # fmt: skip
+        everyone = self._beside.gather(own)
+        if error is not None:
+            raise error
+        for part in everyone:
+            if part["error"]:
+                raise NodeError(f"{part['file']} could not be written: {part['error']}")
+        return {
+            "files": {p["file"]: {"size": p["size"], "sha256": p["sha256"]} for p in everyone},
+            "tensors": merged(part["layout"] for part in everyone),
+        }
 
 
-def _write_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a state; torch hides the system's error behind one of its own."""
-    try:
-        write_with(path, lambda handle: torch.save(state, handle))
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+def _commit(temporary: Path, final: Path, manifest: dict[str, Any]) -> None:
+    write_json(temporary / MANIFEST, manifest)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    fsync_folder(final.parent)
 
 
-def load(path: Path, *, mmap: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a checkpoint's state (on the CPU) and its manifest.
+def load(path: Path) -> tuple[Source, dict[str, Any]]:
+    """Return a checkpoint's tensors, which are read when asked for, and its manifest."""
+    manifest = manifest_of(path)
+    return Source(path, manifest["tensors"]), manifest
 
-    Parameters
-    ----------
-    path : Path
-    mmap : bool
-        Leave tensors in the file until they are copied. Not for what is kept as it is: the file
-        will be removed.
-    """
-    state: dict[str, Any] = torch.load(
-        path / STATE, map_location="cpu", weights_only=True, mmap=mmap
-    )
-    return state, manifest_of(path)
+
+def tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a checkpoint, whole."""
+    source, _ = load(path)
+    return {name: source.read(name) for name in source.names()}
 
 
 def require_data(manifest: dict[str, Any], digest: str) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from giblet_hpc.training.global_sums import with_global_batch_norm
-from giblet_hpc.training.strategy import DataParallel, Draw, State
+from giblet_hpc.training.pieces import Piece, Source, flat, whole
+from giblet_hpc.training.strategy import DataParallel, Draw, moments_into, moments_of
 from giblet_hpc.training.world import World
 
 LARGE = 10**6
@@ -24,8 +24,7 @@ LARGE = 10**6
 class FullySharded(DataParallel):
     """`fsdp`: torch's `fully_shard`, by layers.
 
-    Checkpoints hold whole tensors, as those of `ddp` do: either mode, with any number of ranks,
-    goes on from the other's.
+    Any mode, with any number of ranks, goes on from its checkpoints.
 
     Parameters
     ----------
@@ -73,53 +72,55 @@ class FullySharded(DataParallel):
 
     def clip(self, model: nn.Module, limit: float) -> float:
         """Clip by the norm over all ranks' shares."""
-        return float(_whole(nn.utils.clip_grad_norm_(model.parameters(), limit)))
+        norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
-    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
-        """Gather one tensor after the other; rank 0 keeps them, in its machine's memory."""
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        whole = _gathered(state, keep=self.world.is_main)
-        return whole if self.world.is_main else None
+    def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
+        """Return this rank's shares, and its part of what all ranks have."""
+        common, own = [], []
+        tensors = flat(model.state_dict(), optimizer.state_dict()["state"])
+        for name, values in tensors.items():
+            if isinstance(values, DTensor):
+                start = self._share(values.shape[0]).start
+                shape = tuple(values.shape)
+                own.append(Piece(name, values.to_local().detach(), shape, 0, start))
+            else:
+                common += whole({name: values})
+        return own + self.my_share(common)
 
-    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Take this rank's shares of a whole state, which every rank reads."""
-        places = dict(model.named_parameters())
-        held = model.state_dict()
+    def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Read this rank's shares alone."""
         with torch.no_grad():
-            for name, value in state["model"].items():
-                place = held[name]
-                place.copy_(_share(value, places[name]) if name in places else value)
+            for name, place in model.state_dict().items():
+                here = place.to_local() if isinstance(place, DTensor) else place
+                here.copy_(self._read(source, f"model/{name}", place))
         # The optimizer numbers parameters as the model lists them.
         listed = list(model.parameters())
-        optimizer.load_state_dict({
-            **state["optimizer"],
-            "state": {
-                number: {name: _share(value, listed[number]) for name, value in moments.items()}
-                for number, moments in state["optimizer"]["state"].items()
-            },
-        })  # fmt: skip
+        moments_into(
+            optimizer,
+            moments_of(source),
+            lambda name: self._moment(source, name, listed[int(name.split("/")[1])]),
+        )
 
+    def _moment(self, source: Source, name: str, parameter: nn.Parameter) -> torch.Tensor:
+        """Return a moment, divided as its parameter is; a count of steps as it is."""
+        if source.shape(name) != tuple(parameter.shape):
+            return source.read(name)
+        values = self._read(source, name, parameter)
+        if not isinstance(parameter, DTensor):
+            return values
+        return DTensor.from_local(
+            values.to(parameter.device), parameter.device_mesh, parameter.placements,
+            run_check=False, shape=parameter.shape, stride=parameter.stride(),
+        )  # fmt: skip
 
-def _whole(value: Any) -> Any:
-    """Return a tensor whole, gathered from all ranks where each has a share."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    def _read(self, source: Source, name: str, like: torch.Tensor) -> torch.Tensor:
+        if not isinstance(like, DTensor):
+            return source.read(name)
+        return source.read(name, 0, self._share(like.shape[0]))
 
-
-def _gathered(value: Any, *, keep: bool) -> Any:
-    """Return a state with whole tensors on the CPU; every rank has to take part, one keeps them."""
-    if isinstance(value, dict):
-        return {name: _gathered(part, keep=keep) for name, part in value.items()}
-    if isinstance(value, torch.Tensor):
-        whole = _whole(value.detach())
-        return whole.cpu() if keep else None
-    return value
-
-
-def _share(value: Any, like: nn.Parameter) -> Any:
-    """Return this rank's share of a whole tensor, divided as a parameter is; others as they are."""
-    if not isinstance(like, DTensor) or not isinstance(value, torch.Tensor):
-        return value
-    if value.shape != like.shape:
-        return value
-    whole = value.to(like.device)
-    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+    def _share(self, rows: int) -> slice:
+        """Return which rows of a tensor this rank has, as torch divides them."""
+        size = -(-rows // self.world.size)
+        start = min(rows, self.world.rank * size)
+        return slice(start, min(rows, start + size))

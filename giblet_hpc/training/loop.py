@@ -93,6 +93,7 @@ class Trainer:
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()
         self._maker = checkpoint.maker(self.world.size, strategy.name)
+        self._writer = checkpoint.Writer(self._folder, self.world, keep_last=config.train.keep_last)
         self._timer = StepTimer()
         self.steps_per_epoch = self._count_steps()
 
@@ -145,6 +146,7 @@ class Trainer:
         self._order.go_back(
             self.step, self.step + 1 - self._bad_steps, aside=self.paths.set_aside_folder
         )
+        self._writer.wait()
         self.optimizer.zero_grad(set_to_none=True)
         self._bad_steps = 0
         self._resume()
@@ -166,7 +168,8 @@ class Trainer:
             if due or improved or stop or self.finished:
                 self._save(best=improved)
             if stop:
-                return
+                break
+        self._writer.wait()
 
     @property
     def _epoch(self) -> float:
@@ -180,6 +183,8 @@ class Trainer:
                 total_steps=total,
                 epoch=round(self._epoch, 2),
                 **self._timer.figures(),
+                save_seconds=round(self._writer.seconds, 3),
+                save_blocked_seconds=round(self._writer.blocked, 3),
             )
 
     def _windows_of_step(self) -> list[Window]:
@@ -328,9 +333,9 @@ class Trainer:
         if name is None:
             return
         found = self._folder / name
-        state, manifest = checkpoint.load(found, mmap=self.world.device.type == "cuda")
+        source, manifest = checkpoint.load(found)
         checkpoint.require_data(manifest, self._data)
-        self._strategy.load(state, self.model, self.optimizer)
+        self._strategy.load(source, self.model, self.optimizer)
         self.step = manifest["step"]
         self.finished = manifest["finished"]
         self._best = manifest["best"]
@@ -347,20 +352,16 @@ class Trainer:
         return (self._folder / checkpoints.name_of(step) / checkpoints.MANIFEST).is_file()
 
     def _save(self, *, best: bool) -> None:
-        """Write a checkpoint on the rank that has the state while the others wait."""
-        state = self._strategy.state(self.model, self.optimizer)
-        if state is not None:
-            manifest = {
-                "step": self.step,
-                "epoch": self._epoch,
-                "finished": self.finished,
-                "best": self._best,
-                "best_step": self._best_step,
-                "stale_validations": self._stale_validations,
-                "maker": self._maker,
-                "data": self._data,
-            }
-            keep = self.config.train.keep_last
-            with self._timer.saving():
-                checkpoint.save(self._folder, state, manifest, best=best, keep_last=keep)
-        self.world.wait()
+        """Begin to write a checkpoint, of which each rank writes a part."""
+        manifest = {
+            "step": self.step,
+            "epoch": self._epoch,
+            "finished": self.finished,
+            "best": self._best,
+            "best_step": self._best_step,
+            "stale_validations": self._stale_validations,
+            "maker": self._maker,
+            "data": self._data,
+        }
+        pieces = self._strategy.pieces(self.model, self.optimizer)
+        self._writer.save(pieces, manifest, best=best)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,13 +16,14 @@ from giblet_hpc.models.dense import DenseModel, with_layer_norm
 from giblet_hpc.models.shapes import Batch, Output, Positions, Shapes
 from giblet_hpc.models.temporal import TemporalNet
 from giblet_hpc.training.feed import StudyArrays, WindowReader
+from giblet_hpc.training.pieces import Source
 from giblet_hpc.training.schedule import mixed_seed
 from giblet_hpc.training.statistics import (
     TrainingStatistics,
     fitted_modalities,
     model_inputs,
 )
-from giblet_hpc.training.strategy import Strategy, drawing
+from giblet_hpc.training.strategy import Strategy, drawing, read_into
 
 POSITIONS_SEED = 2**20
 
@@ -77,9 +77,9 @@ class Predictor:
                 drawn[name] = where.to(self.device)
         return drawn
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, source: Source) -> None:
         """Put a checkpoint's weights into the model, for evaluation."""
-        self.model.load_state_dict(state["model"])
+        read_into(self.model, source.read)
         self.model.eval()
 
 

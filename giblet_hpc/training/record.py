@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import logging
 import os
 import statistics
-import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +19,19 @@ logger = logging.getLogger(__name__)
 
 
 class StepTimer:
-    """How long steps and checkpoints take: what a supervisor reckons with."""
+    """How long steps take: what a supervisor reckons with."""
 
     def __init__(self) -> None:
         self._steps: deque[float] = deque(maxlen=50)
-        self._save = 0.0
 
     def step(self, seconds: float) -> None:
         """Take note of a step."""
         self._steps.append(seconds)
 
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[None]:
-        """Time a checkpoint."""
-        started = time.perf_counter()
-        yield
-        self._save = time.perf_counter() - started
-
     def figures(self) -> dict[str, float]:
-        """Return the median of the last steps and the last checkpoint, in seconds."""
+        """Return the median of the last steps, in seconds."""
         median = statistics.median(self._steps) if self._steps else 0.0
-        return {"step_seconds": round(median, 4), "save_seconds": round(self._save, 3)}
+        return {"step_seconds": round(median, 4)}
 
 
 class Recorder:

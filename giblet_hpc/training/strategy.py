@@ -7,18 +7,19 @@ what a whole state is and who has it, and the seed of each rank's dropout.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from giblet_hpc.training.global_sums import GlobalSums, with_global_batch_norm
+from giblet_hpc.training.pieces import Piece, Source, flat, spread, whole
 from giblet_hpc.training.schedule import mixed_seed
 from giblet_hpc.training.world import World
 
-State = dict[str, Any]
+Read = Callable[[str], torch.Tensor]
 Draw = Callable[[nn.Module], None]
 """Gives a layer of the meta device its first values, on the CPU; its children have none yet."""
 
@@ -49,6 +50,35 @@ def drawing(model: nn.Module, seed: int) -> Draw:
     return draw
 
 
+def read_into(model: nn.Module, read: Read) -> None:
+    """Put a checkpoint's weights and buffers into a model, one after the other."""
+    with torch.no_grad():
+        for name, place in model.state_dict().items():
+            place.copy_(read(f"model/{name}"))
+
+
+def moments_of(source: Source) -> dict[int, list[str]]:
+    """Return the names of each parameter's moments, by the number that the optimizer gives it."""
+    found: dict[int, list[str]] = {}
+    for name in source.names():
+        kind, _, rest = name.partition("/")
+        if kind == "optimizer":
+            number, _, part = rest.partition("/")
+            found.setdefault(int(number), []).append(part)
+    return found
+
+
+def moments_into(
+    optimizer: torch.optim.Optimizer, names: Mapping[int, Sequence[str]], read: Read
+) -> None:
+    """Put a checkpoint's moments into an optimizer, whose settings stay."""
+    state = {
+        number: {part: read(f"optimizer/{number}/{part}") for part in parts}
+        for number, parts in names.items()
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
 class Strategy(Protocol):
     """A parallel mode."""
 
@@ -73,11 +103,11 @@ class Strategy(Protocol):
     def clip(self, model: nn.Module, limit: float) -> float:
         """Scale gradients down to a norm; return the norm before, the same on all ranks."""
 
-    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
-        """Return the whole state on the rank that writes it; None on the others."""
+    def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
+        """Return what this rank writes of a checkpoint; all ranks have to call."""
 
-    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put a whole state into this rank's model and optimizer."""
+    def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put this rank's part of a checkpoint into its model and optimizer."""
 
     def seed_dropout(self, seed: int, step: int) -> None:
         """Make a step's dropout a function of the seed, the step and this rank's windows."""
@@ -130,16 +160,21 @@ class DataParallel:
         """Clip by the norm of the averaged gradient, which every rank has."""
         return float(nn.utils.clip_grad_norm_(model.parameters(), limit))
 
-    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
-        """Return rank 0's, as all are equal."""
-        if not self.world.is_main:
-            return None
-        return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
+        """Return this rank's share of the tensors, which all have."""
+        return self.my_share(whole(flat(model.state_dict(), optimizer.state_dict()["state"])))
 
-    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Load the whole state on every rank."""
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+    def my_share(self, pieces: list[Piece]) -> list[Piece]:
+        """Return those of pieces that all ranks have which this one writes."""
+        sizes = [piece.values.numel() * piece.values.element_size() for piece in pieces]
+        names = [piece.name for piece in pieces]
+        writer = spread(names, sizes, self.world.size)
+        return [piece for piece in pieces if writer[piece.name] == self.world.rank]
+
+    def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Read everything on every rank."""
+        read_into(model, source.read)
+        moments_into(optimizer, moments_of(source), source.read)
 
     def seed_dropout(self, seed: int, step: int) -> None:
         """Seed torch's generator; ranks that see different windows differ."""

@@ -8,7 +8,7 @@ layers are equal on all ranks. After Megatron-LM (Shoeybi et al. 2019, arXiv:190
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,14 @@ from torch import nn
 from giblet_hpc.errors import NodeError
 from giblet_hpc.models.dense import SumOverFrames
 from giblet_hpc.training.global_sums import GlobalSums
-from giblet_hpc.training.strategy import DataParallel, Draw, State
+from giblet_hpc.training.pieces import Piece, Source, flat, spread, whole
+from giblet_hpc.training.strategy import (
+    DataParallel,
+    Draw,
+    moments_into,
+    moments_of,
+    read_into,
+)
 from giblet_hpc.training.world import World
 
 LARGE = 10**7
@@ -60,8 +67,7 @@ class Team:
 class TensorParallel(DataParallel):
     """`tensor`, in teams of ranks; teams share batches as ranks of `ddp` do.
 
-    Checkpoints hold whole tensors, as those of `ddp` do: either mode, with any number of ranks,
-    goes on from the other's.
+    Any mode, with any number of ranks, goes on from its checkpoints.
 
     Parameters
     ----------
@@ -81,9 +87,11 @@ class TensorParallel(DataParallel):
         self._team = Team(mine, mine.index(world.rank), groups[mine])
         self.sums = GlobalSums(len(other), other.index(world.rank), groups[other])
         self._divided: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
 
     def prepare(self, model: nn.Module, draw: Draw) -> nn.Module:
         """Keep this rank's share of the large layers, and move the model."""
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         for name, layer in list(model.named_modules()):
             draw(layer)
             if isinstance(layer, SumOverFrames):
@@ -92,6 +100,7 @@ class TensorParallel(DataParallel):
             elif isinstance(layer, nn.Linear) and divides(layer):
                 _replace(model, name, OutputShare(layer, self._team))
                 self._divided |= {f"{name}.weight": 0, f"{name}.bias": 0}
+        self._sizes = {name: shapes[name][axis] for name, axis in self._divided.items()}
         return super().prepare(model, draw)
 
     def clip(self, model: nn.Module, limit: float) -> float:
@@ -108,57 +117,49 @@ class TensorParallel(DataParallel):
         nn.utils.clip_grads_with_norm_(parameters.values(), limit, norm)
         return float(norm)
 
-    def state(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
-        """Send shares to rank 0, one tensor after the other; it keeps them in its memory."""
+    def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
+        """Return this rank's shares, where its team writes them, and its part of the rest."""
         self._require_agreement(model)
-        if 0 not in self._team.ranks:
-            return None
         names = [name for name, _ in model.named_parameters()]
-        weights = {name: self._whole(name, value) for name, value in model.state_dict().items()}
-        held = optimizer.state_dict()
-        moments = {
-            number: {part: self._whole(names[number], value) for part, value in parts.items()}
-            for number, parts in held["state"].items()
-        }
-        if not self.world.is_main:
-            return None
-        return {"model": weights, "optimizer": {**held, "state": moments}}
+        common, divided = [], []
+        for name, values in flat(model.state_dict(), optimizer.state_dict()["state"]).items():
+            axis = self._axis(name, names, values.ndim)
+            if axis is None:
+                common += whole({name: values})
+                continue
+            shape = list(values.shape)
+            shape[axis] = self._sizes[self._parameter(name, names)]
+            start = self._team.share(shape[axis]).start
+            divided.append(Piece(name, values, tuple(shape), axis, start))
+        # Teams hold the same: each writes some.
+        writer = spread([p.name for p in divided], [p.values.numel() for p in divided],
+                        self.sums.size)  # fmt: skip
+        own = [piece for piece in divided if writer[piece.name] == self.sums.rank]
+        return own + self.my_share(common)
 
-    def load(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Take this rank's shares of a whole state, which every rank reads."""
+    def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Read this rank's shares alone."""
         names = [name for name, _ in model.named_parameters()]
-        model.load_state_dict({n: self._own(n, value) for n, value in state["model"].items()})
-        moments = {
-            number: {part: self._own(names[number], value) for part, value in parts.items()}
-            for number, parts in state["optimizer"]["state"].items()
-        }
-        optimizer.load_state_dict({**state["optimizer"], "state": moments})
 
-    def _own(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Return this rank's share of a parameter or a moment of it; others as they are."""
-        if name not in self._divided or not value.shape:
-            return value
-        axis = self._divided[name]
-        share = self._team.share(value.shape[axis])
-        return value.narrow(axis, share.start, share.stop - share.start).clone()
+        def read(name: str) -> torch.Tensor:
+            shape = source.shape(name)
+            axis = self._axis(name, names, len(shape))
+            if axis is None:
+                return source.read(name)
+            return source.read(name, axis, self._team.share(shape[axis]))
 
-    def _whole(self, name: str, value: torch.Tensor) -> torch.Tensor | None:
-        """Return a whole tensor on rank 0, on the CPU; every rank of its team has to take part."""
-        value = value.detach()
-        if name not in self._divided or not value.shape:
-            return value.cpu() if self.world.is_main else None
-        if not self.world.is_main:
-            for part in (torch.tensor(value.shape, device=value.device), value.contiguous()):
-                dist.send(part, 0)
-            return None
-        parts = [value.cpu()]
-        for rank in self._team.ranks[1:]:
-            shape = torch.zeros(value.ndim, dtype=torch.int64, device=value.device)
-            dist.recv(shape, rank)
-            part = value.new_empty(shape.tolist())
-            dist.recv(part, rank)
-            parts.append(part.cpu())
-        return torch.cat(parts, self._divided[name])
+        read_into(model, read)
+        moments_into(optimizer, moments_of(source), read)
+
+    def _axis(self, name: str, names: Sequence[str], dimensions: int) -> int | None:
+        """Return the axis that a piece's tensor is divided along; None where it is not."""
+        return self._divided.get(self._parameter(name, names)) if dimensions else None
+
+    @staticmethod
+    def _parameter(name: str, names: Sequence[str]) -> str:
+        """Return the parameter that a piece is of, or of whose moments."""
+        kind, _, rest = name.partition("/")
+        return rest if kind == "model" else names[int(rest.partition("/")[0])]
 
     def _require_agreement(self, model: nn.Module) -> None:
         """Check that what a team's ranks have in common is equal.

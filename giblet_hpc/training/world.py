@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,8 @@ class World:
     device : torch.device
     local_size : int
         Processes on this node.
+    group : dist.ProcessGroup, optional
+        What they tell each other by; the group of all ranks by default.
     """
 
     rank: int
@@ -42,6 +44,15 @@ class World:
     size: int
     device: torch.device
     local_size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    def beside(self) -> World:
+        """Return the same ranks with a group of their own, for what goes on at the same time.
+
+        On the CPU; all ranks have to call.
+        """
+        group = dist.new_group(backend="gloo") if self.size > 1 else None
+        return replace(self, device=torch.device("cpu"), group=group)
 
     @property
     def node(self) -> int:
@@ -56,7 +67,7 @@ class World:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all ranks."""
         if self.size > 1:
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values
 
     def any(self, flag: bool) -> bool:
@@ -78,12 +89,12 @@ class World:
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         mine = torch.tensor([len(content)], device=self.device)
         sizes = [torch.zeros_like(mine) for _ in range(self.size)]
-        dist.all_gather(sizes, mine)
+        dist.all_gather(sizes, mine, group=self.group)
         longest = int(torch.cat(sizes).max())
         padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
         padded[: len(content)] = content
         parts = [torch.zeros_like(padded) for _ in range(self.size)]
-        dist.all_gather(parts, padded)
+        dist.all_gather(parts, padded, group=self.group)
         return [
             json.loads(bytes(part[: int(size)].tolist()))
             for part, size in zip(parts, sizes, strict=True)
@@ -92,7 +103,8 @@ class World:
     def wait(self) -> None:
         """Wait until all ranks are here."""
         if self.size > 1:
-            dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
+            gpu = [self.local_rank] if self.device.type == "cuda" else None
+            dist.barrier(group=self.group, device_ids=gpu)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from giblet_hpc.jobs.record.attempts import Attempt, history
 from giblet_hpc.jobs.schedulers import sealed
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.synthetic import StudySpec, synthesize
+from giblet_hpc.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 RANK = "giblet_hpc.stages\0train"
@@ -268,7 +269,7 @@ class Campaign:
         killed = self.make_rank(name, attempt)
         _wait(lambda: "ended" in attempt.facts(), 200)
         folder = self.paths(name).checkpoints()
-        file = folder / (folder / "latest").read_text() / "state.pt"
+        file = folder / (folder / "latest").read_text() / "rank-00000.safetensors"
         content = file.read_bytes()
         file.write_bytes(content[: len(content) // 2])
         return f"{killed}; {file.parent.name} cut short"
@@ -315,9 +316,8 @@ def _attempts(paths: RunPaths) -> list[Attempt]:
 def weights_of(paths: RunPaths) -> dict[str, torch.Tensor]:
     """Return the weights of the newest checkpoint."""
     folder = paths.checkpoints()
-    state = torch.load(folder / (folder / "latest").read_text() / "state.pt", weights_only=True)
-    model: dict[str, torch.Tensor] = state["model"]
-    return model
+    state = checkpoint.tensors_of(folder / (folder / "latest").read_text())
+    return {name: values for name, values in state.items() if name.startswith("model/")}
 
 
 def _different(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:

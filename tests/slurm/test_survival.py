@@ -18,6 +18,7 @@ import torch
 
 from giblet_hpc.jobs.record import excluded
 from giblet_hpc.jobs.record.attempts import Attempt
+from giblet_hpc.training import checkpoint
 from tests.conftest import python_for_all
 from tests.slurm.conftest import Prepared, SlurmCli, processes_of, queue, wait_until
 
@@ -40,9 +41,8 @@ def step_of(cli: SlurmCli, name: str) -> int:
 
 def final_weights(cli: SlurmCli, name: str) -> dict[str, Any]:
     folder = cli.paths(name).checkpoints()
-    path = folder / (folder / "latest").read_text() / "state.pt"
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state["model"]
+    state = checkpoint.tensors_of(folder / (folder / "latest").read_text())
+    return {name: values for name, values in state.items() if name.startswith("model/")}
 
 
 def assert_same_weights(a: dict[str, Any], b: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.training import checkpoint
 from tests.conftest import TINY, Cli, sets
 
 
@@ -71,9 +72,7 @@ def figures(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def weights(run: Path, step: int) -> dict[str, Any]:
-    path = run / "checkpoints" / f"step-{step:08d}" / "state.pt"
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state
+    return checkpoint.tensors_of(run / "checkpoints" / f"step-{step:08d}")
 
 
 def assert_same_state(a: Any, b: Any) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import resource
 import signal
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,18 @@ import torch
 from giblet_hpc.errors import DataError
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.training import checkpoint
+from giblet_hpc.training.pieces import Piece, whole
+from giblet_hpc.training.world import World
+
+ALONE = World(0, 0, 1, torch.device("cpu"))
 
 
-def save(folder: Path, step: int, *, best: bool = False) -> Path:
-    state = {"model": {"w": torch.full((3,), float(step))}}
-    return checkpoint.save(folder, state, {"step": step}, best=best, keep_last=2)
+def save(folder: Path, step: int, *, best: bool = False, count: int = 3) -> Path:
+    writer = checkpoint.Writer(folder, ALONE, keep_last=2)
+    pieces = whole({"model/w": torch.full((count,), float(step))})
+    writer.save(pieces, {"step": step}, best=best)
+    writer.wait()
+    return folder / checkpoints.name_of(step)
 
 
 def test_last_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -22,16 +31,16 @@ def test_last_and_best_checkpoints_are_kept(tmp_path: Path) -> None:
         save(tmp_path, step, best=step == 2)
     kept = sorted(path.name for path in tmp_path.glob("step-*"))
     assert kept == ["step-00000002", "step-00000005", "step-00000006"]
-    state, manifest = checkpoint.load(checkpoints.valid_best(tmp_path), mmap=True)
+    source, manifest = checkpoint.load(checkpoints.valid_best(tmp_path))
     assert manifest["step"] == 2
-    assert state["model"]["w"].tolist() == [2, 2, 2]
+    assert source.read("model/w").tolist() == [2, 2, 2]
     assert not list(tmp_path.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no manifest", "half manifest"])
 def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> None:
     good, bad = save(tmp_path, 1), save(tmp_path, 2)
-    state = bad / checkpoints.STATE
+    state = bad / "rank-00000.safetensors"
     content = bytearray(state.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
@@ -48,16 +57,14 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path, damage: str) -> Non
 
 
 def test_a_full_disk_leaves_earlier_checkpoints(tmp_path: Path) -> None:
-    """With a real limit on the size of files, as a quota sets it; torch hides the cause."""
+    """With a real limit on the size of files, as a quota sets it."""
     good = save(tmp_path, 1, best=True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            checkpoint.save(
-                tmp_path, {"w": torch.zeros(10**6)}, {"step": 2}, best=True, keep_last=2
-            )
+            save(tmp_path, 2, best=True, count=10**6)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -89,3 +96,42 @@ def test_a_resume_in_another_image_or_with_other_ranks_warns(
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "made with ranks 8, this is 4" in said[0]
     assert "made with image sha256:one, this is sha256:two" in said[1]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is changed meanwhile is not in it; the next one waits for it."""
+    go = threading.Event()
+    write = checkpoint.write_pieces
+
+    def slowly(path: Path, pieces: Sequence[Piece]) -> tuple[int, str]:
+        assert go.wait(30)
+        return write(path, pieces)
+
+    monkeypatch.setattr(checkpoint, "write_pieces", slowly)
+    writer = checkpoint.Writer(tmp_path, ALONE, keep_last=2)
+    values = torch.ones(3)
+    writer.save(whole({"model/w": values}), {"step": 1}, best=False)
+    values += 1
+    assert checkpoints.newest(tmp_path) is None
+    go.set()
+    writer.save(whole({"model/w": values}), {"step": 2}, best=False)
+    writer.wait()
+    found = [checkpoint.tensors_of(path)["model/w"][0] for path in checkpoints.committed(tmp_path)]
+    assert found == [1, 2]
+
+
+def test_an_error_is_raised_where_training_waits_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_pieces", full)
+    writer = checkpoint.Writer(tmp_path, ALONE, keep_last=2)
+    writer.save(whole({"model/w": torch.ones(3)}), {"step": 1}, best=False)
+    with pytest.raises(OSError, match="No space left"):
+        writer.save(whole({"model/w": torch.ones(3)}), {"step": 2}, best=False)
+    assert list(tmp_path.iterdir()) == []
+    writer.wait()

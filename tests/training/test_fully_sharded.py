@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
 from torch.distributed.tensor import DTensor
 
 from giblet_hpc.config import io
@@ -107,8 +106,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def last(folder: Path) -> dict[str, Any]:
     found = checkpoints.newest(RunPaths(folder).checkpoints())
     assert found is not None
-    state, _ = checkpoint.load(found, mmap=False)
-    return state
+    return checkpoint.tensors_of(found)
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -152,12 +150,3 @@ def test_a_rank_that_is_alone_has_nothing_to_share() -> None:
     config = io.load(CONFIG, [*TINY, "model.parallel=fsdp"])
     world = World(0, 0, 1, torch.device("cpu"))
     assert isinstance(strategy_of(config, world), DataParallel)
-
-
-def test_values_that_are_no_tensors_are_kept() -> None:
-    assert fully_sharded._gathered({"step": 3, "none": None}, keep=True) == {
-        "step": 3,
-        "none": None,
-    }
-    plain = nn.Parameter(torch.ones(2))
-    assert fully_sharded._share(7, plain) == 7

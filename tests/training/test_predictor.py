@@ -15,6 +15,7 @@ from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.splits import Block
 from giblet_hpc.training import predictor, statistics
 from giblet_hpc.training.feed import RunArrays, StudyArrays, Window
+from giblet_hpc.training.pieces import Source, merged, whole, write_pieces
 from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 from tests.conftest import TINY
@@ -47,8 +48,15 @@ def test_a_prediction_has_a_value_for_each_tr_subject_and_voxel(
     assert output.reconstruction["video"].shape[:2] == (2, trs)
 
 
+def source_of(folder: Path, state: dict[str, torch.Tensor]) -> Source:
+    folder.mkdir()
+    pieces = whole({f"model/{name}": values for name, values in state.items()})
+    write_pieces(folder / "all", pieces)
+    return Source(folder, merged({piece.name: piece.place("all")} for piece in pieces))
+
+
 def test_weights_come_from_the_seed_and_from_checkpoints(
-    made: tuple[predictor.Predictor, StudyArrays],
+    made: tuple[predictor.Predictor, StudyArrays], tmp_path: Path
 ) -> None:
     model, _ = made
     again = predictor.build_model(model.config, model.shapes, model.modalities)
@@ -56,9 +64,10 @@ def test_weights_come_from_the_seed_and_from_checkpoints(
     mine = model.model.state_dict()
     assert all(torch.equal(mine[key], value) for key, value in state.items())
     changed = {key: value + 1 for key, value in state.items()}
-    model.load({"model": changed})
+    model.load(source_of(tmp_path / "changed", changed))
     assert not model.model.training
-    model.load({"model": state})
+    assert all(torch.equal(mine[key], value) for key, value in changed.items())
+    model.load(source_of(tmp_path / "same", state))
 
 
 class Drawing:

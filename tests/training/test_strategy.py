@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from giblet_hpc.training.node_memory import NodeMemory, PrivateMemory
+from giblet_hpc.training.pieces import Source, merged, write_pieces
 from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 
@@ -27,18 +28,33 @@ def trained(strategy: DataParallel) -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def test_a_whole_state_goes_out_and_in_again() -> None:
+def test_a_state_goes_out_and_in_again(tmp_path: Path) -> None:
     strategy = DataParallel(world())
     model, optimizer = trained(strategy)
-    state = strategy.state(model, optimizer)
-    assert state is not None
+    pieces = strategy.pieces(model, optimizer)
+    write_pieces(tmp_path / "all", pieces)
+    source = Source(tmp_path, merged({piece.name: piece.place("all")} for piece in pieces))
     other, its_optimizer = trained(strategy)
     with torch.no_grad():
         other.weight.zero_()
-    strategy.load(state, other, its_optimizer)
-    assert torch.equal(other.weight, model.weight)
-    assert its_optimizer.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
-    assert DataParallel(world(1, 2)).state(model, optimizer) is None, "rank 0 writes"
+        for moments in its_optimizer.state.values():
+            moments["exp_avg"].zero_()
+    strategy.load(source, other, its_optimizer)
+    torch.testing.assert_close(other.state_dict(), model.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        its_optimizer.state_dict()["state"], optimizer.state_dict()["state"], rtol=0, atol=0
+    )
+
+
+def test_each_tensor_is_written_by_one_rank() -> None:
+    model, optimizer = trained(DataParallel(world()))
+    shares = [
+        [piece.name for piece in DataParallel(world(rank, 3)).pieces(model, optimizer)]
+        for rank in range(3)
+    ]
+    every = [name for share in shares for name in share]
+    assert len(every) == len(set(every)) == 2 + 2 * 3
+    assert all(shares)
 
 
 def test_gradients_are_clipped_to_a_norm() -> None:

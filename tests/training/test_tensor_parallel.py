@@ -19,10 +19,10 @@ from giblet_hpc.errors import NodeError
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.models.dense import DenseModel, SumOverFrames
 from giblet_hpc.models.shapes import Batch, Shapes
-from giblet_hpc.training import fully_sharded, tensor_parallel
+from giblet_hpc.training import checkpoint, fully_sharded, tensor_parallel
 from giblet_hpc.training.fully_sharded import FullySharded
 from giblet_hpc.training.losses import Losses
-from giblet_hpc.training.strategy import DataParallel, State, Strategy, drawing
+from giblet_hpc.training.strategy import DataParallel, Strategy, drawing
 from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.voxel_sums import VoxelSums
 from giblet_hpc.training.world import World
@@ -116,8 +116,11 @@ class Training:
         sums.reduce(self.strategy.sums)
         return sums.correlation()
 
-    def state(self) -> State | None:
-        return self.strategy.state(self.model, self.optimizer)
+    def save(self, folder: Path) -> None:
+        writer = checkpoint.Writer(folder, self.strategy.world, keep_last=1)
+        pieces = self.strategy.pieces(self.model, self.optimizer)
+        writer.save(pieces, {"step": 0}, best=False)
+        writer.wait()
 
 
 def work(rank: int, size: int, folder: Path) -> None:
@@ -147,10 +150,10 @@ def work(rank: int, size: int, folder: Path) -> None:
 
 
 def keep(file: Path, rank: int, training: Training) -> None:
-    state, scores = training.state(), training.scores()
-    assert (state is not None) == (rank == 0)
+    training.save(file.with_suffix(".checkpoint"))
+    scores = training.scores()
     if rank == 0:
-        torch.save({"seen": training.seen, "scores": scores, "state": state}, file)
+        torch.save({"seen": training.seen, "scores": scores}, file)
 
 
 def resumed(rank: int, world: World, folder: Path) -> None:
@@ -160,14 +163,11 @@ def resumed(rank: int, world: World, folder: Path) -> None:
         training = Training(MODES[first](world))
         for _ in range(STEPS // 2):
             training.step()
-        state = training.state()
-        if rank == 0:
-            torch.save(state, folder / "between.pt")
-        dist.barrier()
+        between = folder / f"{first} before {then}"
+        training.save(between)
         again = Training(MODES[then](world))
-        again.strategy.load(
-            torch.load(folder / "between.pt", weights_only=True), again.model, again.optimizer
-        )
+        source, _ = checkpoint.load(between / "step-00000000")
+        again.strategy.load(source, again.model, again.optimizer)
         again.seen = training.seen
         for _ in range(STEPS // 2):
             again.step()
@@ -221,7 +221,7 @@ def disagree(rank: int, world: World, folder: Path) -> None:
     if rank == 1:
         next(p for n, p in training.model.named_parameters() if "joint" in n).data[0] += 1e-9
     with pytest.raises(NodeError, match="ranks 0, 1 hold different weights"):
-        training.state()
+        training.strategy.pieces(training.model, training.optimizer)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def found(trained: Path, name: str) -> dict[str, Any]:
     values: dict[str, Any] = torch.load(trained / f"{name}.pt", weights_only=True)
-    return values
+    state = checkpoint.tensors_of(trained / f"{name}.checkpoint" / "step-00000000")
+    return {**values, "state": state}
 
 
 @pytest.mark.parametrize(
