@@ -8,7 +8,7 @@ waiting=
 trap 'rm -f "$log"; [ -z "$waiting" ] || kill "$waiting" 2>/dev/null' EXIT
 failed=0
 
-"$python" -m pytest -n 2 --dist loadgroup -m "not slurm and not container and not users and not gpu" "$@" || failed=1
+"$python" -m pytest -n 2 -m "not slurm and not container and not users and not gpu" "$@" || failed=1
 
 "$python" -m pytest -m "slurm and not container and not users" "$@" >"$log" 2>&1 &
 waiting=$!

@@ -26,7 +26,6 @@ from giblet_hpc.training.world import World
 from tests.conftest import TINY
 from tests.training.test_loop import FOLD, study
 
-pytestmark = pytest.mark.xdist_group("sharded")
 RANKS = 2
 STOPPED_AT = 7
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -96,13 +95,6 @@ def note_shares(trainer: Trainer, file: Path) -> None:
     file.write_text(json.dumps([held, whole]))
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sharded")
-    mp.spawn(work, args=(folder,), nprocs=RANKS)  # type: ignore[no-untyped-call]
-    return folder
-
-
 def last(folder: Path) -> dict[str, Any]:
     found = checkpoints.newest(RunPaths(folder).checkpoints())
     assert found is not None
@@ -119,31 +111,33 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "other"),
-    [("fsdp", "ddp"), ("ddp then fsdp", "ddp"), ("fsdp then ddp", "ddp"),
-     ("parts fsdp", "parts ddp")],
+PAIRS = (
+    ("fsdp", "ddp"), ("ddp then fsdp", "ddp"), ("fsdp then ddp", "ddp"),
+    ("parts fsdp", "parts ddp"),
 )  # fmt: skip
-def test_both_modes_train_alike(trained: Path, name: str, other: str) -> None:
+
+
+def test_both_modes_train_alike(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Dropout too; each figure of training and of validation, the weights and the optimizer's."""
-    found, expected = metrics(trained / name), metrics(trained / other)
-    assert len(found) == len(expected) > 16
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
-    torch.testing.assert_close(last(trained / name), last(trained / other), rtol=1e-4, atol=1e-6)
-
-
-def test_stopped_and_resumed_it_is_bitwise_the_same(trained: Path) -> None:
-    torch.testing.assert_close(
-        last(trained / "fsdp stopped"), last(trained / "fsdp"), rtol=0, atol=0
-    )
-
-
-def test_each_rank_holds_its_share(trained: Path) -> None:
-    shares = [json.loads((trained / f"shares-{rank}.json").read_text()) for rank in range(RANKS)]
-    assert sum(held for held, _ in shares) == shares[0][1]
-    # Layers of an odd height are not divided evenly.
-    assert max(held for held, _ in shares) < 0.6 * shares[0][1]
+    mp.spawn(work, args=(tmp_path,), nprocs=RANKS)  # type: ignore[no-untyped-call]
+    for name, other in PAIRS:
+        with subtests.test(name):
+            found, expected = metrics(tmp_path / name), metrics(tmp_path / other)
+            assert len(found) == len(expected) > 16
+            for mine, theirs in zip(found, expected, strict=True):
+                assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+            torch.testing.assert_close(
+                last(tmp_path / name), last(tmp_path / other), rtol=1e-4, atol=1e-6
+            )
+    with subtests.test("stopped and resumed it is bitwise the same"):
+        torch.testing.assert_close(
+            last(tmp_path / "fsdp stopped"), last(tmp_path / "fsdp"), rtol=0, atol=0
+        )
+    with subtests.test("each rank holds its share"):
+        shares = [json.loads((tmp_path / f"shares-{r}.json").read_text()) for r in range(RANKS)]
+        assert sum(held for held, _ in shares) == shares[0][1]
+        # Layers of an odd height are not divided evenly.
+        assert max(held for held, _ in shares) < 0.6 * shares[0][1]
 
 
 def test_a_rank_that_is_alone_has_nothing_to_share() -> None:

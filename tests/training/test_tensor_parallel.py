@@ -27,7 +27,6 @@ from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.voxel_sums import VoxelSums
 from giblet_hpc.training.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("modes")]
 STEPS, WINDOWS, SUBJECTS, VOXELS = 20, 8, 2, 1003
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 6, 7, 3), (8, 5), (24,))
 FEATURES = Features(video=VideoFeatures(), audio=AudioFeatures(), text=TextFeatures())
@@ -224,52 +223,46 @@ def disagree(rank: int, world: World, folder: Path) -> None:
         training.strategy.pieces(training.model, training.optimizer)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("modes")
-    for size in (1, 2, 4):
-        mp.spawn(work, args=(size, folder), nprocs=size)  # type: ignore[no-untyped-call]
-    return folder
-
-
-def found(trained: Path, name: str) -> dict[str, Any]:
-    values: dict[str, Any] = torch.load(trained / f"{name}.pt", weights_only=True)
-    state = checkpoint.tensors_of(trained / f"{name}.checkpoint" / "step-00000000")
+def found(folder: Path, name: str) -> dict[str, Any]:
+    values: dict[str, Any] = torch.load(folder / f"{name}.pt", weights_only=True)
+    state = checkpoint.tensors_of(folder / f"{name}.checkpoint" / "step-00000000")
     return {**values, "state": state}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["2 ddp", "2 fsdp", "2 tensor", "4 ddp", "4 fsdp", "4 tensor", "4 tensor x ddp",
-     "tensor then tensor", "tensor x ddp then tensor", "fsdp then tensor", "tensor then ddp"],
+ALIKE = (
+    "2 ddp", "2 fsdp", "2 tensor", "4 ddp", "4 fsdp", "4 tensor", "4 tensor x ddp",
+    "tensor then tensor", "tensor x ddp then tensor", "fsdp then tensor", "tensor then ddp",
 )  # fmt: skip
-def test_every_mode_trains_alike(trained: Path, name: str) -> None:
+
+
+@pytest.mark.slow
+def test_every_mode_trains_alike(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Losses and gradient norms of each step, the final scores, the whole state."""
-    one, other = found(trained, "1 ddp"), found(trained, name)
+    for size in (1, 2, 4):
+        mp.spawn(work, args=(size, tmp_path), nprocs=size)  # type: ignore[no-untyped-call]
+    one = found(tmp_path, "1 ddp")
     assert len(one["seen"]) == 2 * STEPS
     assert one["seen"][-2] < one["seen"][0]
-    torch.testing.assert_close(
-        torch.tensor(other["seen"]), torch.tensor(one["seen"]), rtol=0, atol=1e-6
-    )
-    torch.testing.assert_close(other["scores"], one["scores"], rtol=0, atol=1e-6)
-    torch.testing.assert_close(other["state"], one["state"], rtol=1e-9, atol=1e-6)
-
-
-def test_resumed_in_its_own_mode_it_is_bitwise_the_same(trained: Path) -> None:
-    whole, resumed = found(trained, "4 tensor"), found(trained, "tensor then tensor")
-    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
-
-
-def test_dropout_of_a_team_is_that_of_one_rank(trained: Path) -> None:
-    alone, team = (torch.load(trained / f"dropout {n}.pt") for n in ("alone", "a team"))
-    torch.testing.assert_close(team, alone, rtol=0, atol=1e-9)
-
-
-def test_weights_stay_where_they_are(trained: Path) -> None:
-    """Each rank holds about half; a step sends far less than all gradients."""
-    sent, held, whole = torch.load(trained / "numbers.pt").tolist()
-    assert held < 0.6 * whole
-    assert sent < 0.1 * whole
+    for name in ALIKE:
+        with subtests.test(name):
+            other = found(tmp_path, name)
+            for part, rtol in (("seen", 0.0), ("scores", 0.0), ("state", 1e-9)):
+                torch.testing.assert_close(other[part], one[part], rtol=rtol, atol=1e-6)
+    with subtests.test("resumed in its own mode it is bitwise the same"):
+        again = found(tmp_path, "tensor then tensor")
+        torch.testing.assert_close(again, found(tmp_path, "4 tensor"), rtol=0, atol=0)
+    with subtests.test("dropout of a team is that of one rank"):
+        alone, team = (torch.load(tmp_path / f"dropout {n}.pt") for n in ("alone", "a team"))
+        torch.testing.assert_close(team, alone, rtol=0, atol=1e-9)
+    with subtests.test("each rank holds about half; a step sends far less than all gradients"):
+        sent, held, total = torch.load(tmp_path / "numbers.pt").tolist()
+        assert held < 0.6 * total
+        assert sent < 0.1 * total
+    with subtests.test("each rank's file has its share"):
+        files = sorted((tmp_path / "4 tensor.checkpoint").glob("*/*.safetensors"))
+        sizes = [file.stat().st_size for file in files]
+        assert len(sizes) == 4
+        assert max(sizes) < 1.2 * min(sizes)
 
 
 def test_a_sum_over_frames_is_one_linear_layer() -> None:
