@@ -21,6 +21,8 @@ COMMANDS = {
                "Look for what would stop a run; each finding has a remedy."),
     "drill": ("manage:drill_command",
               "Cause a fault on a live run, and report how many steps it cost."),
+    "export": ("manage:export_command",
+               "Write a run's weights into FILE (safetensors), for other programs."),
     "image": ("image:image", "Build, check and enter the container image."),
     "logs": ("inspect:logs_command", "Print the log of a run's last attempt."),
     "plan": ("plan:plan_command",

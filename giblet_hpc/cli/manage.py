@@ -94,6 +94,21 @@ def cancel_command(name: str, runs: Path) -> None:
     click.echo(control.cancel(status.choose_run(runs, name)), err=True)
 
 
+@click.command("export")
+@click.argument("name", shell_complete=run_name)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@runs_option
+@click.option("--step", type=click.IntRange(1), help="Of this step's checkpoint.  [default: best]")
+@click.option("--fold", default="", help="Of this fold, where there are several.")
+def export_command(name: str, file: Path, runs: Path, step: int | None, fold: str) -> None:
+    """Write a run's weights into FILE (safetensors), for other programs."""
+    from giblet_hpc.training.export import export_weights
+
+    paths = status.choose_run(runs, name)
+    taken = export_weights(paths.checkpoints(fold), file, step=step)
+    click.echo(f"{file}: weights of run {paths.name} at step {taken}", err=True)
+
+
 @click.command("reproduce")
 @click.argument("name", shell_complete=run_name)
 @runs_option

@@ -152,8 +152,10 @@ def as_text(
     if best is not None:
         parts = ", ".join(f"{n} {v / GIB:.1f}" for n, v in best.memory.items() if v > GIB / 20)
         lines.append(f"on each GPU, GiB: {parts}")
-        write = best.checkpoint / planner.DISK
-        lines.append(f"checkpoint: {_bytes(best.checkpoint)}, about {_seconds(write)} to write")
+        write = _seconds(best.checkpoint / planner.DISK / place.nodes)
+        lines.append(
+            f"checkpoint: {_bytes(best.checkpoint)}, about {write} to write while training goes on"
+        )
     return "\n".join(lines)
 
 

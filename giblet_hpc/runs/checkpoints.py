@@ -82,6 +82,19 @@ def best(folder: Path) -> Path:
     return folder / read_text(pointer).strip()
 
 
+def require_valid(path: Path) -> Path:
+    """Return a checkpoint whose content is what its manifest says.
+
+    Raises
+    ------
+    DataError
+        When it is damaged.
+    """
+    if not is_valid(path):
+        raise DataError(f"checkpoint {path} is damaged", hint="train again, or restore the file")
+    return path
+
+
 def valid_best(folder: Path) -> Path:
     """Return the best checkpoint.
 
@@ -90,10 +103,7 @@ def valid_best(folder: Path) -> Path:
     DataError
         When there is none, or it is damaged.
     """
-    path = best(folder)
-    if not is_valid(path):
-        raise DataError(f"checkpoint {path} is damaged", hint="train again, or restore the file")
-    return path
+    return require_valid(best(folder))
 
 
 def set_latest(folder: Path, path: Path) -> None:
@@ -114,7 +124,10 @@ def prune(folder: Path, keep_last: int) -> None:
         if path.name not in kept:
             shutil.rmtree(path)
     for path in folder.glob(f"{TEMPORARY_MARK}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def folds(root: Path) -> Iterator[Path]:

@@ -54,6 +54,7 @@ class Writer:
         self._world, self._beside = world, world.beside()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._staged: dict[str, torch.Tensor] = {}
         self.blocked = self.seconds = 0.0
         """How long the last checkpoint kept training waiting, and took in all."""
 
@@ -76,12 +77,20 @@ class Writer:
         """
         self.wait()
         started = time.perf_counter()
-        staged = [replace(p, values=p.values.detach().to("cpu", copy=True)) for p in pieces]
+        staged = [replace(piece, values=self._copy(piece)) for piece in pieces]
         self.blocked = time.perf_counter() - started
         self._thread = threading.Thread(
             target=self._run, args=(staged, manifest, best, started), daemon=True
         )
         self._thread.start()
+
+    def _copy(self, piece: Piece) -> torch.Tensor:
+        """Copy a piece to the CPU, into memory that is kept: new memory is slow."""
+        values, place = piece.values.detach(), self._staged.get(piece.name)
+        if place is None or place.shape != values.shape or place.dtype != values.dtype:
+            place = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+            self._staged[piece.name] = place
+        return place.copy_(values)
 
     def wait(self) -> None:
         """Wait until the checkpoint that is being written counts.

@@ -161,7 +161,10 @@ class Source:
         return tuple(self._layout[name]["shape"])
 
     def read(self, name: str, axis: int | None = None, part: slice | None = None) -> torch.Tensor:
-        """Return a tensor on the CPU, or its rows or columns ``part`` along ``axis``."""
+        """Return a tensor on the CPU, or its rows or columns ``part`` along ``axis``.
+
+        Mapped from its file, where it can be: to be copied before the file is removed.
+        """
         entry = self._layout[name]
         divided = entry["axis"]
         if divided is None:

@@ -34,7 +34,7 @@ RESERVED = 1.5 * GIB
 PROCESS = 1.5 * GIB
 """Of a node's memory for each rank: Python, torch, CUDA."""
 DISK = 1e9
-"""Bytes a second of a checkpoint, written and hashed by one rank."""
+"""Bytes a second of a checkpoint, written and hashed, of each node."""
 READS, UPDATES = 10, 48
 """Bytes of a GPU's memory that a step moves for each weight: a cast to bf16 and two products that
 read it; and where it is kept its gradient, written and scaled (20), and AdamW's (28)."""
@@ -287,13 +287,14 @@ class _Mode:
     def node_memory(self) -> dict[str, float]:
         """Return the bytes on the first node; a study that would fill it is kept on its disk."""
         building = 4 * max(self.network.layers.values()) * self.place.gpus
-        state = STATE * self.network.weights if self.mode != "ddp" else 0
+        # A copy of what is being written of a checkpoint.
+        staged = STATE * self.network.weights / self.place.nodes
         study, limit = self.size.bytes_in_memory, self.place.node_memory
         on_disk = limit is not None and study > node_memory.SHARE * limit * GIB
         return {
             "study": 0 if on_disk else study,
             "processes": PROCESS * self.place.gpus,
-            "model": max(building, state),
+            "model": max(building, staged),
         }
 
     def sent(self) -> tuple[float, float]:

@@ -72,8 +72,13 @@ def moments_into(
     optimizer: torch.optim.Optimizer, names: Mapping[int, Sequence[str]], read: Read
 ) -> None:
     """Put a checkpoint's moments into an optimizer, whose settings stay."""
+    (group,) = optimizer.param_groups
     state = {
-        number: {part: read(f"optimizer/{number}/{part}") for part in parts}
+        number: {
+            # A copy: what is read is mapped from a file that will be removed.
+            part: read(f"optimizer/{number}/{part}").to(group["params"][number].device, copy=True)
+            for part in parts
+        }
         for number, parts in names.items()
     }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,3 +139,49 @@ def test_an_error_is_raised_where_training_waits_next(
         writer.save(whole({"model/w": torch.ones(3)}), {"step": 2}, best=False)
     assert list(tmp_path.iterdir()) == []
     writer.wait()
+
+
+KILLS, STEPS = 30, 10_000
+
+
+def test_killed_at_any_point_of_a_save_the_last_good_one_is_used(tmp_path: Path) -> None:
+    """A process that does nothing but save is killed at random moments, and goes on each time."""
+    random = np.random.default_rng(0)
+    reached, saves = 0, 0
+    for _ in range(KILLS):
+        child = os.fork()
+        if child == 0:
+            save_without_end(tmp_path)
+        time.sleep(float(random.uniform(0.05, 0.25)))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        newest = checkpoints.newest(tmp_path)
+        if newest is None:
+            continue
+        step = checkpoints.step_of(newest)
+        assert step >= reached
+        saves, reached = saves + (step > reached), step
+        assert all((v == step).all() for v in checkpoint.tensors_of(newest).values())
+        assert all(checkpoints.is_valid(path) for path in checkpoints.committed(tmp_path))
+    assert saves > KILLS / 2
+    save(tmp_path, reached + 1)
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def save_without_end(folder: Path) -> NoReturn:
+    """Save from the newest step on, in a process that is killed."""
+    try:
+        newest = checkpoints.newest(folder)
+        first = 1 if newest is None else checkpoints.step_of(newest) + 1
+        writer = checkpoint.Writer(folder, ALONE, keep_last=2)
+        for step in range(first, STEPS):
+            values = {f"model/{n}": torch.full((50_000,), step) for n in range(20)}
+            writer.save(whole(values), {"step": step}, best=step % 3 == 0)
+    finally:
+        os._exit(1)
+
+
+def test_a_rank_whose_file_is_gone(tmp_path: Path) -> None:
+    good, bad = save(tmp_path, 1), save(tmp_path, 2)
+    (bad / "rank-00000.safetensors").unlink()
+    assert checkpoints.newest(tmp_path) == good

@@ -1,0 +1,46 @@
+"""A checkpoint's weights as one safetensors file, for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.training import checkpoint
+from giblet_hpc.training.pieces import whole, write_pieces
+
+MODEL = "model/"
+
+
+def export_weights(folder: Path, target: Path, *, step: int | None = None) -> int:
+    """Write the weights and buffers of a fold's best checkpoint, or of a step's.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the fold's checkpoints.
+    target : Path
+        Receives float32 tensors by the network's own names; written whole or not at all.
+    step : int, optional
+        Instead of the best.
+
+    Returns
+    -------
+    int
+        The checkpoint's step.
+
+    Raises
+    ------
+    ConfigError
+        When there is no checkpoint of that step.
+    DataError
+        When there is none at all, or it is damaged.
+    """
+    path = folder / checkpoints.name_of(step) if step is not None else checkpoints.best(folder)
+    if not path.is_dir():
+        known = ", ".join(str(checkpoints.step_of(one)) for one in checkpoints.committed(folder))
+        raise ConfigError(f"there is no checkpoint of step {step}; there are: {known or 'none'}")
+    source, manifest = checkpoint.load(checkpoints.require_valid(path))
+    names = [name for name in source.names() if name.startswith(MODEL)]
+    write_pieces(target, whole({n.removeprefix(MODEL): source.read(n) for n in names}))
+    return int(manifest["step"])
