@@ -182,16 +182,16 @@ def test_killed_writers_never_commit_wrong_rows(tmp_path: Path) -> None:
         from pathlib import Path
         from giblet_hpc.arrays import ArraySpec
         from giblet_hpc.store import FeatureStore
-        part = ArraySpec("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
-        values = np.arange(64 * 2000, dtype="float32").reshape(64, 2000)
+        part = ArraySpec("bold/a/b", (512, 2000), "float32", {}, max_shard_rows=1)
+        values = np.arange(512 * 2000, dtype="float32").reshape(512, 2000)
         store = FeatureStore(Path(sys.argv[1])); store.plan([part])
         print("ready", flush=True); store.write(part, values)
         """
     )
     random = np.random.default_rng(0)
     folder = tmp_path / "s.zarr"
-    part = ArraySpec("bold/a/b", (64, 2000), "float32", {}, max_shard_rows=1)
-    values = np.arange(64 * 2000, dtype=np.float32).reshape(64, 2000)
+    part = ArraySpec("bold/a/b", (512, 2000), "float32", {}, max_shard_rows=1)
+    values = np.arange(512 * 2000, dtype=np.float32).reshape(512, 2000)
     kills = 0
     for _ in range(30):
         command = [sys.executable, "-c", script, str(folder)]

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from giblet_hpc import files
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.errors import StorageError, StoreError
+from giblet_hpc.files import read_json
 from giblet_hpc.store import RECORDS, FeatureStore
-from giblet_hpc.zarr_files import create_array, create_group
+from giblet_hpc.zarr_files import (
+    create_array,
+    create_group,
+    read_shard,
+    shard_layout,
+    write_shard,
+)
 
 PART = ArraySpec("stimulus/run1/sound", (6, 4), "float32", {"a": 1}, max_shard_rows=2)
 VALUES = np.arange(24, dtype=np.float32).reshape(6, 4)
@@ -113,3 +124,61 @@ def test_an_array_has_the_chunks_and_shards_of_its_spec(tmp_path: Path) -> None:
     array = create_array(tmp_path / "g", "a", PART, PART.shape)
     assert (array.chunks, array.shards) == ((1, 4), (2, 4))
     assert zarr.open_group(tmp_path / "g", mode="r")["a"].metadata.zarr_format == 3
+
+
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.sampled_from(["uint8", "int16", "float32", "float64", "bool"]),
+    st.integers(1, 5),
+)
+def test_shards_are_byte_for_byte_those_of_zarr(shape: list[int], dtype: str, count: int) -> None:
+    """And are read as they were written, also by plain zarr; an array's last shard has fewer."""
+    random = np.random.default_rng(0)
+    values = (random.random(shape) * 100).astype(dtype)
+    spec = ArraySpec("a", tuple(shape), dtype, {}, max_shard_rows=count)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        create_group(folder)
+        array = create_array(folder, "a", spec, spec.shape)
+        array[:] = values
+        assert read_json(folder / "a" / "zarr.json")["codecs"] == shard_layout(spec)
+        for shard in range(spec.shards):
+            rows = values[spec.rows(shard)]
+            theirs = folder / "a" / ".".join(["c", str(shard), *("0" for _ in shape[1:])])
+            size, digest = write_shard(folder / f"{shard}", rows, spec.shard_rows)
+            content = (folder / f"{shard}").read_bytes()
+            assert content == theirs.read_bytes()
+            assert (size, digest) == (len(content), hashlib.sha256(content).hexdigest())
+            out = np.empty_like(rows)
+            assert read_shard(theirs, out, spec.shard_rows, sha256=digest) == ""
+            np.testing.assert_array_equal(out, rows)
+
+
+def test_rows_in_another_order_and_shards_of_another_layout(tmp_path: Path) -> None:
+    """As other writers may place them; and a right digest of a wrong content."""
+    file = tmp_path / "shard"
+    write_shard(file, VALUES, 6)
+    content = bytearray(file.read_bytes())
+    row, index = 16 + 4, len(content) - 6 * 16 - 4
+    content[:row], content[row : 2 * row] = content[row : 2 * row], content[:row]
+    content[index : index + 16], content[index + 16 : index + 32] = (
+        content[index + 16 : index + 32], content[index : index + 16],
+    )  # fmt: skip
+    out = np.zeros_like(VALUES)
+    for changed, said in (
+        (content, ""),
+        (content[:index] + b"\xff" * (6 * 16 + 4), "not laid out"),
+    ):
+        file.write_bytes(changed)
+        found = read_shard(file, out, 6, sha256=hashlib.sha256(changed).hexdigest())
+        assert said in found if said else found == ""
+        np.testing.assert_array_equal(out, VALUES)
+    assert read_shard(file, out, 6, sha256="0") == "content is damaged"
+
+
+def test_a_layout_of_another_version_is_not_read(tmp_path: Path) -> None:
+    store = fill(tmp_path / "s.zarr")
+    file = store.path / PART.name / "zarr.json"
+    file.write_text(file.read_text().replace('"end"', '"start"'))
+    with pytest.raises(StoreError, match="not laid out as this version writes them"):
+        store.read(PART.name)
