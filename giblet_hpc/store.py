@@ -51,6 +51,7 @@ from giblet_hpc.zarr_files import (
     write_shard,
 )
 
+ANEW = "`giblet-hpc run preprocess NAME` makes the array anew"
 RECORDS = ".giblet"
 FORMAT = 2
 """Layout of stores. Others are refused."""
@@ -318,14 +319,10 @@ class FeatureStore:
         """Check that an array is described as it is written here."""
         file = self._description(spec.name)
         if not file.is_file():
-            raise StoreError(
-                f"{self.path}: `{spec.name}` has no zarr.json",
-                hint="`giblet-hpc run preprocess NAME` makes the array anew",
-            )
+            raise StoreError(f"{self.path}: `{spec.name}` has no zarr.json", hint=ANEW)
         if read_json(file).get("codecs") != shard_layout(spec):
             raise StoreError(
-                f"{file}: shards are not laid out as this version writes them",
-                hint="`giblet-hpc run preprocess NAME --rebuild` makes the array anew",
+                f"{file}: shards are not laid out as this version writes them", hint=ANEW
             )
 
     def _description(self, name: str) -> Path:
@@ -349,14 +346,10 @@ class FeatureStore:
         self._require_layout(spec)
         out = np.empty(spec.shape, dtype=spec.dtype) if out is None else out
         for shard in range(spec.shards):
-            problem = self._problem(spec, shard, deep=False)
-            if not problem:
-                file, rows = self._shard_file(spec, shard), out[spec.rows(shard)]
-                digest = read_json(self._commit_record(spec.name, shard))["sha256"]
-                try:
-                    problem = read_shard(file, rows, spec.shard_rows, sha256=digest)
-                except OSError as error:
-                    problem = f"cannot be read ({error})"
+            problem = self._problem(spec, shard, deep=False) or read_shard(
+                self._shard_file(spec, shard), out[spec.rows(shard)], spec.shard_rows,
+                sha256=read_json(self._commit_record(name, shard))["sha256"],
+            )  # fmt: skip
             if problem:
                 self._raise_incomplete(spec, shard, problem)
         return out

@@ -125,7 +125,10 @@ def read_shard(file: Path, out: NDArray[Any], count: int, *, sha256: str) -> str
     sha256 : str
         Of the file.
     """
-    content = np.fromfile(file, dtype=np.uint8)
+    try:
+        content = np.fromfile(file, dtype=np.uint8)
+    except OSError as error:
+        return f"cannot be read ({error})"
     if hashlib.sha256(content.data).hexdigest() != sha256:
         return "content is damaged"
     if not out.size:

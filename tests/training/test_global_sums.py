@@ -59,6 +59,7 @@ def work(rank: int, size: int, folder: Path) -> None:
     found = {kind: train(rank, size, options) for kind, options in KINDS.items()}
     if rank == size - 1:
         torch.save(found, folder / f"{size}.pt")
+    dist.barrier()
     dist.destroy_process_group()
 
 
