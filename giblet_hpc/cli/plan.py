@@ -20,7 +20,7 @@ from giblet_hpc.cli.common import (
 from giblet_hpc.cli.start import gpus_option, nodes_option
 from giblet_hpc.config import io as config_io
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import ConfigError
+from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.inspect.status import choose_run
 from giblet_hpc.jobs.record.resources import spread
@@ -51,6 +51,11 @@ LINK_HELP = f"{', '.join(LINKS)}, or GB/s."
 @json_option
 def plan_command(name: str | None, **options: Any) -> None:
     """Show memory, traffic and time of each parallel mode, and which is chosen."""
+    if not checks.can_plan():
+        raise JobError(
+            "a plan needs torch, which this Python does not have",
+            hint="`giblet-hpc image exec -- giblet-hpc plan ...`, or install giblet-hpc[run]",
+        )
     config, study = _study(name, options)
     place = _place(options)
     from giblet_hpc.training import planner

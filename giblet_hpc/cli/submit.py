@@ -137,7 +137,7 @@ def _show_plan(meant: Target, config: RunConfig, profile: Cluster, size: Resourc
     """Show what training takes of the GPUs, where the profile says what they are; refuse it here
     where `submit` would."""
     place = checks.place_of(profile, size)
-    if place is None:
+    if place is None or not checks.can_plan():
         return
     from giblet_hpc.cli import plan as plans
     from giblet_hpc.training import planner

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from giblet_hpc.cli import plan
 from giblet_hpc.cli.main import main
 from giblet_hpc.config import io
+from giblet_hpc.jobs.submit import checks
 from giblet_hpc.plans.hardware import GPUS, Place
 from giblet_hpc.training import planner
 from giblet_hpc.training.expected_size import expected_size
@@ -115,3 +116,16 @@ def test_a_plan_of_what_fits_nowhere() -> None:
         "nothing fits: more GPUs, more memory, or a narrower network (model.width)"
     )
     assert plan.as_json(found, study, place)["chosen"] is None
+
+
+def test_on_a_login_node_without_torch(
+    tmp_path: Path, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "can_plan", lambda: False)
+    code, _, error = call("plan", "--config", str(CONFIG), "--gpu", "h100")
+    assert code != 0
+    assert "a plan needs torch" in error
+    where = ["--config", str(CONFIG), "--gpus", "8", "--cluster", profile, "--runs", str(tmp_path)]
+    code, said, error = call("submit", "train", *where, "--dry-run")
+    assert code == 0, error
+    assert "parameters" not in said

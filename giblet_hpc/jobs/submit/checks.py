@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ def require_possible(
     if "train" in stages:
         if config.model.parallel != "auto":
             require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
-        if (place := place_of(profile, size)) is not None:
+        place = place_of(profile, size)
+        if place is not None and can_plan():
             gpus_fit(config, size_of(config, paths), place, most=profile.gpus_per_node)
     if "preprocess" in stages and not profile.image:
         weights_are_there(config)
@@ -75,6 +77,11 @@ def _in_cache(name: str) -> bool:
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
     return (cache / f"models--{name.replace('/', '--')}").is_dir()
+
+
+def can_plan() -> bool:
+    """Whether this Python has torch, which that of a login node need not have."""
+    return importlib.util.find_spec("torch") is not None
 
 
 def place_of(profile: Cluster, size: Resources) -> Place | None:
