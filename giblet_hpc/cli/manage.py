@@ -78,8 +78,10 @@ def resubmit_command(
         size = size_again(paths, profile, moved=cluster_choice is not None)
     stages = tuple(stage for stage in STAGES if stage in (only or STAGES))
     config, left = paths.load_config(), remaining(paths, stages)
-    checks.require_possible(config, left, profile=profile, size=size, paths=paths)
+    checks.require_possible(config, left, profile=profile, size=size)
     if "train" in left and not no_checks:
+        stored = None if "preprocess" in left else paths
+        checks.require_fitting(config, profile, size, stored=stored)
         check_place([paths.root, config.study.store or paths.root], profile, size)
     if step:
         control.go_back(paths, step)

@@ -103,8 +103,8 @@ def submit_command(what: str, **options: Any) -> None:
         _refuse_what_cannot_work(meant, config, stages, profile, size, options)
     if options["dry_run"]:
         click.echo(_planned(meant, stages, profile, size, options).text())
-        if "train" in stages:
-            _show_plan(meant, config, profile, size)
+        left = _left(meant, stages, rebuild=options["rebuild"])
+        _show_plan(meant, config, profile, size, options, left)
         return
     paths = meant.make()
     if options["axes"]:
@@ -125,28 +125,53 @@ def _refuse_what_cannot_work(
     size: Resources,
     options: dict[str, Any],
 ) -> None:
-    left = stages if meant.config is not None else remaining(meant.paths, stages)
-    existing = meant.paths if meant.config is None else None
-    checks.require_possible(config, left, profile=profile, size=size, paths=existing)
-    if "train" in stages and not options["no_checks"]:
+    left = _left(meant, stages)
+    looked_at = "train" in left and not options["no_checks"]
+    if looked_at and not options["axes"]:
+        checks.require_fitting(config, profile, size, stored=_stored(meant, left))
+    checks.require_possible(config, left, profile=profile, size=size)
+    if looked_at:
         assert config.study.store is not None
         check_place([options["runs"], config.study.store], profile, size)
 
 
-def _show_plan(meant: Target, config: RunConfig, profile: Cluster, size: Resources) -> None:
-    """Show what training takes of the GPUs, where the profile says what they are; refuse it here
-    where `submit` would."""
+def _left(meant: Target, stages: Sequence[Stage], *, rebuild: bool = False) -> tuple[Stage, ...]:
+    """Return the stages that a submission has to run."""
+    if meant.config is None:
+        return remaining(meant.paths, stages, rebuild=rebuild)
+    shared = meant.base is not None and forks.shares_preprocess(meant.base, meant.config)
+    return tuple(stage for stage in stages if not (shared and stage == "preprocess"))
+
+
+def _stored(meant: Target, left: Sequence[Stage]) -> RunPaths | None:
+    """Return the run whose preprocess has made what training will read; None: it is not made."""
+    if "preprocess" in left:
+        return None
+    return meant.paths if meant.config is None else meant.base
+
+
+def _show_plan(
+    meant: Target,
+    config: RunConfig,
+    profile: Cluster,
+    size: Resources,
+    options: dict[str, Any],
+    left: Sequence[Stage],
+) -> None:
+    """Show what training takes of the GPUs, where the profile says what they are."""
     place = checks.place_of(profile, size)
-    if place is None or not checks.can_plan():
+    if place is None or not checks.can_plan() or "train" not in left:
         return
     from giblet_hpc.cli import plan as plans
     from giblet_hpc.training import planner
 
-    study = checks.size_of(config, meant.paths if meant.config is None else None)
+    study = checks.size_of(config, _stored(meant, left))
     found = planner.estimates(config, study, place)
     text = plans.as_text(config, found, study=study, place=place)
     click.echo("\n".join(f"# {line}" for line in text.splitlines()))
-    checks.gpus_fit(config, study, place, most=profile.gpus_per_node)
+    if not options["no_checks"]:
+        # As `submit` would refuse it.
+        checks.gpus_fit(config, study, place, most=profile.gpus_per_node)
 
 
 def _target(options: dict[str, Any], first: Stage) -> Target:
@@ -176,12 +201,10 @@ def _planned(
 ) -> Submission:
     """Return what a submission would send, before anything is made."""
     paths, config, rebuild = meant.paths, meant.config, options["rebuild"]
+    left = _left(meant, stages, rebuild=rebuild)
     if config is None:
-        left = remaining(paths, stages, rebuild=rebuild)
         parts = missing_parts(paths, rebuild=rebuild) if "preprocess" in left else []
     else:
-        shared = meant.base is not None and forks.shares_preprocess(meant.base, config)
-        left = tuple(stage for stage in stages if not (shared and stage == "preprocess"))
         parts = planned_parts(config)
     jobs = plan(
         paths, left, profile=profile, size=size, parts=parts, time=options["time"], rebuild=rebuild

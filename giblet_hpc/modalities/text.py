@@ -109,6 +109,18 @@ class Text(Modality):
             **estimates, "mean": features.mean(axis=0), "variance": mean_variance(features)
         }  # fmt: skip
 
+    def placeholder_estimates(self, shape: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return estimates of the right shapes; LSA's without fitting it to thousands of words."""
+        if not self.counted:
+            return super().placeholder_estimates(shape)
+        size = self.options.dimensions
+        return {
+            "lsa_weights": np.ones(shape, np.float32),
+            "lsa_components": np.ones((size, *shape), np.float32),
+            "mean": np.zeros(size, np.float32),
+            "variance": np.ones((), np.float32),
+        }
+
     def inputs(self, rows: NDArray[Any], estimates: Estimates) -> NDArray[Any]:
         """Project counts on the components of LSA; embeddings stay as they are."""
         if not self.counted:

@@ -5,6 +5,7 @@ Figures are makers' (dense bf16, memory bandwidth), and of links what collective
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from giblet_hpc.errors import ConfigError
@@ -39,10 +40,11 @@ GPUS = {
         Gpu("a6000", 48, 768, 155),
         Gpu("a40", 48, 696, 150),
         Gpu("l40s", 48, 864, 362),
-        Gpu("rtx6000ada", 48, 960, 364),
+        Gpu("rtx-6000-ada", 48, 960, 364),
         Gpu("a100-40", 40, 1555, 312),
         Gpu("a100", 80, 2039, 312),
         Gpu("h100", 80, 3350, 989),
+        Gpu("h100-nvl", 94, 3900, 835),
         Gpu("h200", 141, 4800, 989),
         Gpu("b200", 180, 8000, 2250),
     )
@@ -100,7 +102,8 @@ def gpu_of(name: str | None, memory: float | None) -> Gpu:
     Parameters
     ----------
     name : str, optional
-        As in `GPUS`; one that merely contains such a name will do, such as `nvidia_a6000`.
+        As in `GPUS`; one that has such a name's words among its own will do, such as
+        `nvidia_a100-sxm4-40gb`. Not of a part of a GPU (MIG).
     memory : float, optional
         GiB, instead of what the name says.
 
@@ -109,9 +112,10 @@ def gpu_of(name: str | None, memory: float | None) -> Gpu:
     ConfigError
         When neither tells how much memory there is.
     """
-    plain = (name or "").lower().replace("_", "").replace("-", "").replace(" ", "")
-    fitting = [key for key in GPUS if key.replace("-", "") in plain]
-    if fitting:
+    words = [word.removesuffix("gb") for word in re.split(r"[^a-z0-9]+", (name or "").lower())]
+    part = any(re.fullmatch(r"\d+g", word) for word in words)
+    fitting = [key for key in GPUS if set(key.split("-")) <= set(words)]
+    if fitting and not part:
         found = GPUS[max(fitting, key=len)]
         return Gpu(name or found.name, memory or found.memory, found.bandwidth, found.tflops)
     if memory is None:

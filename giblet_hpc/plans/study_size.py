@@ -37,7 +37,7 @@ class StudySize:
     assumed: Mapping[str, object] = field(default_factory=dict)
 
 
-def stored_bytes(config: RunConfig, inputs: Mapping[str, Any]) -> int:
+def stored_bytes(config: RunConfig, inputs: Mapping[str, Any], *, per_subject: bool = False) -> int:
     """Return the bytes of features and scans that training holds, from the store's own metadata.
 
     Parameters
@@ -45,9 +45,15 @@ def stored_bytes(config: RunConfig, inputs: Mapping[str, Any]) -> int:
     config : RunConfig
     inputs : mapping
         What preprocess settled for the run.
+    per_subject : bool
+        Whether scans of each subject are held, though their mean is what is predicted.
     """
-    found = _arrays(config, inputs).values()
-    return sum(math.prod(array["shape"]) * ITEM_BYTES[array["data_type"]] for array in found)
+    total = 0
+    for name, array in _arrays(config, inputs).items():
+        size = math.prod(array["shape"]) * ITEM_BYTES[array["data_type"]]
+        mean = config.bold.mode == "cross_subject" and name.startswith("bold/")
+        total += size // len(inputs["subjects"]) if mean and not per_subject else size
+    return total
 
 
 def of_store(config: RunConfig, inputs: Mapping[str, Any]) -> StudySize:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -88,6 +89,9 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
         if not trainer.run():
             logger.info("stopped at step %d; the checkpoint is written", trainer.step)
             return False
+        # The next fold's model needs its memory.
+        del trainer
+        gc.collect()
     return True
 
 

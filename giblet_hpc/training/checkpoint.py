@@ -92,6 +92,11 @@ class Writer:
             self._staged[piece.name] = place
         return place.copy_(values)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last checkpoint could not be written, as `wait` will say."""
+        return self._error is not None
+
     def wait(self) -> None:
         """Wait until the checkpoint that is being written counts.
 
@@ -174,8 +179,19 @@ def _commit(temporary: Path, final: Path, manifest: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[Source, dict[str, Any]]:
-    """Return a checkpoint's tensors, which are read when asked for, and its manifest."""
+    """Return a checkpoint's tensors, which are read when asked for, and its manifest.
+
+    Raises
+    ------
+    DataError
+        When another version has written it.
+    """
     manifest = manifest_of(path)
+    if "tensors" not in manifest:
+        raise DataError(
+            f"checkpoint {path} is of another version of this program",
+            hint="train again, or go on with the version that its provenance.json names",
+        )
     return Source(path, manifest["tensors"]), manifest
 
 

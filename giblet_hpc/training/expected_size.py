@@ -48,7 +48,7 @@ def expected_size(
                for row in rows.values())  # fmt: skip
     subjects = 1 if config.bold.mode == "cross_subject" else count
     voxels = voxels or VOXELS
-    total = sum(lengths) * (each + 4 * voxels * count)
+    total = sum(lengths) * (each + 4 * voxels * subjects)
     return StudySize(rows, voxels, subjects, sum(lengths), total, assumed)
 
 

@@ -143,10 +143,12 @@ class Trainer:
 
     def _go_back(self) -> None:
         """Go on from the last checkpoint before the bad steps, with the data after theirs."""
+        # The checkpoint that is being written may be the one to go back to, or one to set aside.
+        self._writer.wait()
+        self.world.wait()
         self._order.go_back(
             self.step, self.step + 1 - self._bad_steps, aside=self.paths.set_aside_folder
         )
-        self._writer.wait()
         self.optimizer.zero_grad(set_to_none=True)
         self._bad_steps = 0
         self._resume()
@@ -163,7 +165,7 @@ class Trainer:
                 recorder.add("train", self.step, self._epoch, figures)
             self._note_progress(total)
             self._beacon.show(self.step, "agree")
-            stop = self.world.any(self._should_stop())
+            stop = self.world.any(self._should_stop() or self._writer.failed)
             due = self.step % options.checkpoint_every == 0
             if due or improved or stop or self.finished:
                 self._save(best=improved)
@@ -320,11 +322,12 @@ class Trainer:
         sums.reduce(self._sums)
         means = (self._sums.reduce(totals)[:-1] / totals[-1]).tolist()
         r = sums.correlation()
-        return {
+        # Groups of ranks may differ by a bit, and what is decided by these figures may not.
+        return self.world.broadcast({
             "fmri_error": sums.mean_squared_error() / self.predictor.statistics.bold_variance,
             "r": float(r.mean()),
             **{f"loss/{name}": mean for name, mean in zip(names, means, strict=True)},
-        }
+        })  # fmt: skip
 
     def _resume(self) -> None:
         self._order.read()

@@ -22,6 +22,7 @@ from giblet_hpc.training.world import World
 logger = logging.getLogger(__name__)
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
+DISK = "disk"
 SHARE = 0.5
 """Of the memory that a node has free, what a study may take before it goes to disk."""
 Fill = Callable[[NDArray[Any]], object]
@@ -70,7 +71,11 @@ class NodeMemory(PrivateMemory):
         first = world.local_rank == 0
         descriptor = self._nameless(name) if first else -1
         if first:
-            os.ftruncate(descriptor, size)
+            if self._disk is None:
+                os.ftruncate(descriptor, size)
+            else:
+                # Taken now: a disk that is full later would end the process without a word.
+                os.posix_fallocate(descriptor, 0, max(1, size))
             fill(_mapped(Path(f"/proc/self/fd/{descriptor}"), shape, dtype))
         places = world.gather([world.node, os.getpid(), descriptor])
         _, process, number = next(p for p in places if p[0] == world.node and p[2] >= 0)
@@ -113,24 +118,47 @@ def memory_for(world: World, needed: int) -> PrivateMemory:
     NodeError
         When this node has no place for them.
     """
-    free = free_memory()
-    if needed > SHARE * free:
-        folder = Path(tempfile.gettempdir())
-        room = shutil.disk_usage(folder).free
-        if room > needed:
-            logger.info(
-                "the study (%.1f GiB) is kept in %s: %.1f GiB of memory are free",
-                needed / GIB, folder, free / GIB,
-            )  # fmt: skip
-            return NodeMemory(world, folder)
-        if needed > free:
+    verdict = _verdict(needed) if world.local_rank == 0 else ""
+    # Nodes may differ; all ranks have to take the same steps.
+    everyone = world.gather(verdict)
+    for problem in everyone:
+        if problem not in ("", DISK):
             raise NodeError(
-                f"the study takes {needed / GIB:.1f} GiB on each node; {os.uname().nodename} has "
-                f"{free / GIB:.1f} GiB of memory free, and {room / GIB:.1f} GiB in {folder}",
+                problem,
                 hint="raise memory_gb_per_node in the cluster profile, or let TMPDIR name a folder "
                 "on a larger local disk",
             )
-    return NodeMemory(world) if world.local_size > 1 else PrivateMemory()
+    here = everyone[world.rank - world.local_rank] == DISK
+    if DISK in everyone or world.local_size > 1:
+        return NodeMemory(world, Path(tempfile.gettempdir()) if here else None)
+    return PrivateMemory()
+
+
+def _verdict(needed: int) -> str:
+    """Return where a node keeps so many bytes: empty for memory, `DISK`, or why it cannot."""
+    free, folder = free_memory(), Path(tempfile.gettempdir())
+    if needed <= SHARE * free:
+        return ""
+    room = 0 if _is_memory(folder) else shutil.disk_usage(folder).free
+    if room > needed:
+        logger.info(
+            "the study (%.1f GiB) is kept in %s: %.1f GiB of memory are free",
+            needed / GIB, folder, free / GIB,
+        )  # fmt: skip
+        return DISK
+    if needed <= free:
+        return ""
+    return (
+        f"the study takes {needed / GIB:.1f} GiB on each node; {os.uname().nodename} has "
+        f"{free / GIB:.1f} GiB of memory free, and {room / GIB:.1f} GiB on a disk at {folder}"
+    )
+
+
+def _is_memory(folder: Path) -> bool:
+    """Whether a folder is on a file system that is memory itself."""
+    mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    over = [(len(point), kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(over, default=(0, ""))[1] in ("tmpfs", "ramfs")
 
 
 def free_memory() -> float:

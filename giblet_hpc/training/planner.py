@@ -343,6 +343,14 @@ def with_mode(config: RunConfig, mode: str) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
+def used_mode(config: RunConfig, place: Place) -> str:
+    """Return a config's mode, but `ddp` where a rank has nobody to share with."""
+    mode = config.model.parallel
+    team = config.model.tensor_ranks or place.gpus
+    alone = (mode == "fsdp" and place.ranks == 1) or (mode == "tensor" and team == 1)
+    return "ddp" if alone else mode
+
+
 def choose(found: Mapping[str, Estimate]) -> Estimate | None:
     """Return the fastest mode that fits; of those about as fast, the simplest. None fits: None."""
     fitting = [estimate for estimate in found.values() if not estimate.obstacle]

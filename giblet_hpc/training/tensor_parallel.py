@@ -103,18 +103,30 @@ class TensorParallel(DataParallel):
         self._sizes = {name: shapes[name][axis] for name, axis in self._divided.items()}
         return super().prepare(model, draw)
 
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model; gradients are averaged where they are clipped."""
+        return model
+
     def clip(self, model: nn.Module, limit: float) -> float:
-        """Clip by the norm over the shares of a team, and what its ranks have in common."""
-        parameters = dict(model.named_parameters())
-        own = [p.grad for name, p in parameters.items() if name in self._divided]
-        common = [p.grad for name, p in parameters.items() if name not in self._divided]
-        squares = [
-            nn.utils.get_total_norm([g for g in some if g is not None]) ** 2
-            for some in (own, common)
-        ]
-        dist.all_reduce(squares[0], group=self._team.group)
-        norm = (squares[0] + squares[1]).sqrt()
-        nn.utils.clip_grads_with_norm_(parameters.values(), limit, norm)
+        """Average gradients over teams, then clip by the norm over the shares of a team.
+
+        What ranks have in common is averaged over all of them, in one order, so that it stays the
+        same in every bit; DDP's groups would each add in an order of their own.
+        """
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        own = [g for name, g in gradients.items() if name in self._divided]
+        common = [g for name, g in gradients.items() if name not in self._divided]
+        if self.sums.size > 1:
+            for gradient in own:
+                self.sums.reduce(gradient).div_(self.sums.size)
+            together = self.world.sum(torch.cat([g.reshape(-1) for g in common]))
+            together.div_(self.world.size)
+            parts = torch.split(together, [g.numel() for g in common])
+            for gradient, part in zip(common, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+        shares = self.world.sum(nn.utils.get_total_norm(own) ** 2) / self.sums.size
+        norm = (shares + nn.utils.get_total_norm(common) ** 2).sqrt()
+        nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
         return float(norm)
 
     def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
@@ -162,7 +174,7 @@ class TensorParallel(DataParallel):
         return rest if kind == "model" else names[int(rest.partition("/")[0])]
 
     def _require_agreement(self, model: nn.Module) -> None:
-        """Check that what a team's ranks have in common is equal.
+        """Check that what ranks have in common is equal.
 
         Raises
         ------
@@ -172,12 +184,12 @@ class TensorParallel(DataParallel):
         common = [p for name, p in model.named_parameters() if name not in self._divided]
         own = torch.stack([p.detach().view(torch.int32).sum(dtype=torch.int64) for p in common])
         lowest, highest = own.clone(), own.clone()
-        dist.all_reduce(lowest, dist.ReduceOp.MIN, group=self._team.group)
-        dist.all_reduce(highest, dist.ReduceOp.MAX, group=self._team.group)
+        dist.all_reduce(lowest, dist.ReduceOp.MIN)
+        dist.all_reduce(highest, dist.ReduceOp.MAX)
         if not torch.equal(lowest, highest):
             raise NodeError(
-                f"ranks {', '.join(map(str, self._team.ranks))} hold different weights of layers "
-                "that they have in common: one of their GPUs computes wrongly",
+                "ranks hold different weights of layers that they have in common: one of their "
+                "GPUs computes wrongly",
                 hint="`giblet-hpc doctor --job` looks at each; the last checkpoint is good",
             )
 

@@ -95,6 +95,7 @@ def test_submit_shows_the_plan_and_refuses_what_does_not_fit(tmp_path: Path, pro
         assert code != 0
         assert "training does not fit 8 x a6000, ddp: 6" in error
         assert "--set model.parallel=tensor fits: 1" in error
+        assert "assumed, as preprocess has not run: frames a second 25.0" in error
     assert not (tmp_path / "sherlock_dense").exists()
 
 
@@ -129,3 +130,20 @@ def test_on_a_login_node_without_torch(
     code, said, error = call("submit", "train", *where, "--dry-run")
     assert code == 0, error
     assert "parameters" not in said
+
+
+def test_assumptions_do_not_stop_who_knows_better(tmp_path: Path, profile: str) -> None:
+    where = ["--config", str(CONFIG), "--gpus", "8", "--cluster", profile, "--runs", str(tmp_path)]
+    code, said, error = call("submit", "train", *where, "--set", "model.parallel=ddp",
+                             "--dry-run", "--no-checks")  # fmt: skip
+    assert code == 0, error
+    assert "more than 48" in said
+
+
+def test_one_gpu_trains_what_several_would_share(tmp_path: Path, profile: str) -> None:
+    """As `strategy_of` does: a rank that is alone has nothing to share."""
+    where = ["--config", str(CONFIG), "--gpus", "1", "--cluster", profile, "--runs", str(tmp_path)]
+    small = ["--set", "model.width=0.1", "--dry-run"]
+    for mode in ("fsdp", "tensor"):
+        code, _, error = call("submit", "train", *where, *small, "--set", f"model.parallel={mode}")
+        assert code == 0, error

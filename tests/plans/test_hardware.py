@@ -13,7 +13,11 @@ from giblet_hpc.plans.hardware import GPUS, LINKS, Place, gpu_of, link_of
         ("nvidia_a100-sxm4-80gb", None, ("nvidia_a100-sxm4-80gb", 80, 2039)),
         ("A100-40", None, ("A100-40", 40, 1555)),
         ("NVIDIA H200", 139.7, ("NVIDIA H200", 139.7, 4800)),
+        ("h100_nvl", None, ("h100_nvl", 94, 3900)),
+        ("NVIDIA RTX 6000 Ada Generation", None, ("NVIDIA RTX 6000 Ada Generation", 48, 960)),
         ("own", 24, ("own", 24, 768)),
+        ("a4000", 16, ("a4000", 16, 768)),
+        ("a100_1g.10gb", 10, ("a100_1g.10gb", 10, 768)),
         (None, 24, ("GPU", 24, 768)),
     ],
 )
@@ -25,9 +29,10 @@ def test_gpus_by_name_or_memory(
 
 
 def test_a_gpu_that_is_not_known() -> None:
-    with pytest.raises(ConfigError, match="the memory of GPU k20 is not known") as caught:
-        gpu_of("k20", None)
-    assert "--gpu-memory" in caught.value.hint
+    for name in ("k20", "rtx_a4000", "a100_1g.10gb"):
+        with pytest.raises(ConfigError, match=f"the memory of GPU {name} is not known") as caught:
+            gpu_of(name, None)
+        assert "--gpu-memory" in caught.value.hint
     with pytest.raises(ConfigError, match="no GPU is named"):
         gpu_of(None, None)
 

@@ -16,7 +16,9 @@ from giblet_hpc.files import write_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Block, Fold
-from giblet_hpc.training import statistics
+from giblet_hpc.training import checkpoint, statistics
+from giblet_hpc.training.checkpoint import Writer
+from giblet_hpc.training.data_order import DataOrder
 from giblet_hpc.training.feed import RunArrays, StudyArrays
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.strategy import DataParallel
@@ -68,3 +70,26 @@ def test_a_stop_costs_nothing(tmp_path: Path) -> None:
 def test_a_batch_that_the_study_cannot_fill(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the training TRs hold 8 windows of 8 TRs"):
         train(tmp_path, "train.batch_windows=16")
+
+
+def test_going_back_waits_for_the_checkpoint_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the one to go back to, or one to set aside."""
+    done: list[str] = []
+    monkeypatch.setattr(Writer, "wait", lambda self: done.append("wait"))
+    monkeypatch.setattr(DataOrder, "go_back", lambda self, *_, **__: done.append("back"))
+    monkeypatch.setattr(Trainer, "run", lambda self: done.clear() or self._go_back())
+    train(tmp_path)
+    assert done == ["wait", "back"]
+
+
+def test_a_checkpoint_that_failed_stops_training_at_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_pieces", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path, "train.checkpoint_every=2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def test_what_would_fill_memory_goes_to_disk(
 ) -> None:
     monkeypatch.setattr(node_memory, "free_memory", lambda: 100.0)
     monkeypatch.setattr(node_memory.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(node_memory, "_is_memory", lambda folder: False)
     memory = memory_for(ALONE, needed)
     assert type(memory) is kind
     values = memory.array("a", (3,), "int16", lambda values: values.fill(1))
@@ -51,6 +53,7 @@ def test_what_fits_nowhere_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_memory, "free_memory", lambda: float(2**30))
     usage = SimpleNamespace(free=2**29)
     monkeypatch.setattr(node_memory.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(node_memory, "_is_memory", lambda folder: False)
     with pytest.raises(NodeError, match=r"the study takes 4\.0 GiB on each node; .* 1\.0 GiB"):
         memory_for(ALONE, 4 * 2**30)
     assert type(memory_for(ALONE, 3 * 2**28)) is PrivateMemory, "it fits, if barely"
@@ -80,3 +83,31 @@ def test_a_cgroups_limit_counts(
 
     monkeypatch.setattr(Path, "read_text", read)
     assert node_memory.free_memory() == 700_000
+
+
+def test_all_nodes_take_the_same_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Arrays are made by all ranks together, also where only another node needs its disk."""
+
+    class Others(World):
+        said: ClassVar[list[str]] = []
+
+        def gather(self, value: Any) -> Any:
+            return [value, *self.said]
+
+    monkeypatch.setattr(node_memory, "free_memory", lambda: 100.0)
+    monkeypatch.setattr(node_memory, "_is_memory", lambda folder: False)
+    two = Others(0, 0, 2, torch.device("cpu"))
+    for said, needed, kind, disk in (("disk", 10, NodeMemory, False), ("", 60, NodeMemory, True),
+                                     ("", 10, PrivateMemory, False)):  # fmt: skip
+        Others.said = [said]
+        memory = memory_for(two, needed)
+        assert type(memory) is kind
+        assert (getattr(memory, "_disk", None) is not None) == disk
+    Others.said = ["the study takes 9.0 GiB on each node; n2 has"]
+    with pytest.raises(NodeError, match="n2 has"):
+        memory_for(two, 10)
+
+
+def test_file_systems_that_are_memory() -> None:
+    assert node_memory._is_memory(Path("/dev/shm"))
+    assert not node_memory._is_memory(Path(__file__).parent)

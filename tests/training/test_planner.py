@@ -105,3 +105,14 @@ def test_the_temporal_network_fits_every_gpu(config: str) -> None:
     best = planner.choose(found)
     assert best is not None and best.mode == "ddp"
     assert best.memory["activations"] > 0
+
+
+def test_a_rank_with_nobody_to_share_with_is_judged_as_it_trains() -> None:
+    one, eight = replace(A6000, gpus=1), A6000
+    two_nodes = replace(A6000, gpus=1, nodes=2)
+    for mode, place, used in (
+        ("fsdp", one, "ddp"), ("fsdp", eight, "fsdp"), ("fsdp", two_nodes, "fsdp"),
+        ("tensor", one, "ddp"), ("tensor", two_nodes, "ddp"), ("tensor", eight, "tensor"),
+        ("auto", one, "auto"),
+    ):  # fmt: skip
+        assert planner.used_mode(dense(f"model.parallel={mode}"), place) == used

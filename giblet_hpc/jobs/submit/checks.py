@@ -25,7 +25,6 @@ def require_possible(
     *,
     profile: Cluster,
     size: Resources,
-    paths: RunPaths | None = None,
 ) -> None:
     """Check what a config asks of a place, as far as that can be told beforehand.
 
@@ -37,8 +36,6 @@ def require_possible(
     profile : Cluster
     size : Resources
         How training is spread.
-    paths : RunPaths, optional
-        Of a run that exists, whose store tells how large the study is.
 
     Raises
     ------
@@ -46,17 +43,35 @@ def require_possible(
         When the batch cannot be divided among the ranks.
     DataError
         When trained weights are not there.
-    JobError
-        When GPUs, or a node's memory, cannot hold the network.
     """
-    if "train" in stages:
-        if config.model.parallel != "auto":
-            require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
-        place = place_of(profile, size)
-        if place is not None and can_plan():
-            gpus_fit(config, size_of(config, paths), place, most=profile.gpus_per_node)
+    if "train" in stages and config.model.parallel != "auto":
+        require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
     if "preprocess" in stages and not profile.image:
         weights_are_there(config)
+
+
+def require_fitting(
+    config: RunConfig, profile: Cluster, size: Resources, *, stored: RunPaths | None
+) -> None:
+    """Check that GPUs and nodes hold the network, where the profile says what they are.
+
+    Parameters
+    ----------
+    config : RunConfig
+    profile : Cluster
+    size : Resources
+        How training is spread.
+    stored : RunPaths, optional
+        A run whose preprocess has made what training reads; without one sizes are assumed.
+
+    Raises
+    ------
+    JobError
+        When they do not.
+    """
+    place = place_of(profile, size)
+    if place is not None and can_plan():
+        gpus_fit(config, size_of(config, stored), place, most=profile.gpus_per_node)
 
 
 def weights_are_there(config: RunConfig) -> None:
@@ -127,7 +142,7 @@ def gpus_fit(config: RunConfig, study: StudySize, place: Place, *, most: int) ->
     from giblet_hpc.training import planner
 
     found = planner.estimates(config, study, place)
-    best, mode = planner.choose(found), config.model.parallel
+    best, mode = planner.choose(found), planner.used_mode(config, place)
     chosen = best if mode == "auto" else found[mode]
     if chosen is not None and not chosen.obstacle:
         return
@@ -140,5 +155,8 @@ def gpus_fit(config: RunConfig, study: StudySize, place: Place, *, most: int) ->
         hint += f"{fitting.gpu_bytes / GIB:.1f} GiB a GPU"
     else:
         hint = "GPUs with more memory, a narrower network (model.width), or fewer frames"
+    if study.assumed:
+        known = ", ".join(f"{what} {value:,}" for what, value in study.assumed.items())
+        hint += f"; assumed, as preprocess has not run: {known}. --no-checks submits all the same"
     named = place.gpu.name
     raise JobError(f"training does not fit {place.ranks} x {named}, {mode}: {why}", hint=hint)
