@@ -147,7 +147,10 @@ def _stored(meant: Target, left: Sequence[Stage]) -> RunPaths | None:
     """Return the run whose preprocess has made what training will read; None: it is not made."""
     if "preprocess" in left:
         return None
-    return meant.paths if meant.config is None else meant.base
+    if meant.config is None:
+        return meant.paths
+    base = meant.base
+    return base if base is not None and forks.shares_preprocess(base, meant.config) else None
 
 
 def _show_plan(

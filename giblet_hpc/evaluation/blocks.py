@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +34,12 @@ def write_rows(path: Path, shape: Sequence[int], parts: Iterable[NDArray[np.floa
     """
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
 
-    def write(handle: object) -> None:
-        np.lib.format.write_array_header_1_0(handle, header)  # type: ignore[arg-type]
+    def write(handle: BinaryIO) -> None:
+        np.lib.format.write_array_header_1_0(handle, header)
         written = 0
         for part in parts:
             values = np.ascontiguousarray(part, dtype="<f4")
-            handle.write(values.data)  # type: ignore[attr-defined]
+            handle.write(values.data)
             written += values.size
         assert written == np.prod(shape, dtype=np.int64), (written, shape)
 

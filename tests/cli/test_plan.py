@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from giblet_hpc.cli import plan
+from giblet_hpc.cli import plan, submit
 from giblet_hpc.cli.main import main
+from giblet_hpc.cli.target import Target
 from giblet_hpc.config import io
 from giblet_hpc.jobs.submit import checks
 from giblet_hpc.plans.hardware import GPUS, Place
+from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.training import planner
 from giblet_hpc.training.expected_size import expected_size
 
@@ -147,3 +149,17 @@ def test_one_gpu_trains_what_several_would_share(tmp_path: Path, profile: str) -
     for mode in ("fsdp", "tensor"):
         code, _, error = call("submit", "train", *where, *small, "--set", f"model.parallel={mode}")
         assert code == 0, error
+
+
+def test_sizes_of_a_store_count_for_who_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork with other features has a store of its own to be made."""
+    config, base, own = io.load(CONFIG, []), RunPaths(tmp_path / "base"), RunPaths(tmp_path / "own")
+    for shares in (True, False):
+        monkeypatch.setattr(submit.forks, "shares_preprocess", lambda *_: shares)  # noqa: B023
+        fork = Target(own, config, base)
+        assert submit._stored(fork, ("train",)) == (base if shares else None)
+        assert submit._stored(Target(own, config), ("train",)) is None
+        assert submit._stored(Target(own), ("train",)) == own
+        assert submit._stored(Target(own), ("preprocess", "train")) is None
