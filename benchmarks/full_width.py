@@ -106,7 +106,7 @@ def main() -> None:
     fold = Fold("", (training,), (validation,), (Block("run2", 0, given.trs),))
     study = peak.phase("making the study", lambda: study_of(given))
     modalities = modalities_of(config.features)
-    found = peak.phase("statistics", lambda: statistics.fit(modalities, study, fold.train))
+    found = peak.phase("statistics", lambda: statistics.fit(modalities, study, fold.train, ALONE))
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         paths = RunPaths(Path(name) / "run")
         paths.create(config)

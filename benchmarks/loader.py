@@ -25,8 +25,11 @@ import zarr
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.splits import Block
 from giblet_hpc.store import FeatureStore
-from giblet_hpc.training.feed import RunArrays, StudyArrays, Window, WindowReader
+from giblet_hpc.training.batches import WindowReader
+from giblet_hpc.training.feed import RunArrays, StudyArrays
 from giblet_hpc.training.node_memory import NodeMemory
+from giblet_hpc.training.stored_rows import StoredRows, StoredScans
+from giblet_hpc.training.windows import Window
 from giblet_hpc.training.world import World
 
 ALONE = World(0, 0, 1, torch.device("cpu"))
@@ -75,22 +78,31 @@ def main() -> None:
         plain = timed(lambda: [zarr.open_array(store.path, path=n, mode="r")[:] for n in outs], 1)
         batches = [random.choice(given.trs, BATCH, replace=False) for _ in range(BATCHES)]
         block = Block("run1", 0, given.trs)
+        windows = [[Window(block, int(tr)) for tr in batch] for batch in batches]
         rows = {}
-        for place, disk in (("memory", None), ("disk", folder)):
-            memory = NodeMemory(ALONE, disk)
-            held = {
-                spec.name: memory.array(
-                    spec.name, spec.shape, spec.dtype, partial(store.read, spec.name)
+        for place, disk in (("memory", None), ("disk", folder), ("store", None)):
+            held: dict[str, Any] = {}
+            for spec in specs:
+                memory, fill = NodeMemory(ALONE, disk), partial(store.read, spec.name)
+                held[spec.name] = (
+                    memory.array(spec.name, spec.shape, spec.dtype, fill)
+                    if place != "store"
+                    else StoredRows(store, spec.name)
                 )
-                for spec in specs
-            }
+            scans = held["bold/01/run1"]
+            bold = (
+                scans[None]
+                if place != "store"
+                else StoredScans(store, ["01"], "run1", shift=0, counts=None)
+            )
             stimulus = {n.rpartition("/")[2]: v for n, v in held.items() if n[0] == "s"}
-            run = RunArrays(stimulus, held["bold/01/run1"][None], np.ones((1, given.trs), bool))
+            run = RunArrays(stimulus, bold, np.ones((1, given.trs), bool))
             study = StudyArrays({"run1": run}, ("01",), np.ones((1, 1, 85_000), bool),
                                 np.eye(4), {})  # fmt: skip
             read = WindowReader(study, {"run1": stimulus}, trs=1, context=0, device=ALONE.device)
-            windows = [[Window(block, int(tr)) for tr in batch] for batch in batches]
-            rows[place] = timed(lambda: [read(some) for some in windows])  # noqa: B023
+            # As training does: into memory that is there.
+            batch = read.place_for(BATCH, pinned=False)
+            rows[place] = timed(lambda: [read.collect(w, batch) for w in windows])  # noqa: B023
         floor = timed(lambda: [[m[b] for m in memmaps.values()] for b in batches])
     rate = BATCHES * BATCH / floor
     found = {

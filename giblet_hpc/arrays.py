@@ -50,3 +50,28 @@ class ArraySpec:
     def rows(self, shard: int) -> slice:
         """Rows of a shard."""
         return slice(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.shape[0]))
+
+
+def record_of(spec: ArraySpec) -> dict[str, Any]:
+    """Return what the store writes down of an array."""
+    return {
+        "name": spec.name,
+        "shape": list(spec.shape),
+        "dtype": spec.dtype,
+        "provenance": dict(spec.provenance),
+        "fingerprint": spec.fingerprint,
+        "attributes": dict(spec.attributes),
+        "max_shard_rows": spec.max_shard_rows,
+    }
+
+
+def spec_of(record: Mapping[str, Any]) -> ArraySpec:
+    """Return the array that the store has written down."""
+    return ArraySpec(
+        record["name"],
+        tuple(record["shape"]),
+        record["dtype"],
+        record["provenance"],
+        record["attributes"],
+        record["max_shard_rows"],
+    )

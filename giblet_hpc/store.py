@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.arrays import ArraySpec, record_of, spec_of
 from giblet_hpc.config.io import differences
 from giblet_hpc.errors import StoreError
 from giblet_hpc.files import (
@@ -41,6 +41,7 @@ from giblet_hpc.files import (
     sha256_json,
     write_json,
 )
+from giblet_hpc.shard_rows import ShardRows
 from giblet_hpc.trust import append, make_private_folder
 from giblet_hpc.zarr_files import (
     create_array,
@@ -182,18 +183,7 @@ class FeatureStore:
         if folder.exists():
             shutil.rmtree(folder)
         create_array(self.path, spec.name, spec, spec.shape)
-        write_json(
-            self._array_record(spec.name),
-            {
-                "name": spec.name,
-                "shape": list(spec.shape),
-                "dtype": spec.dtype,
-                "provenance": dict(spec.provenance),
-                "fingerprint": spec.fingerprint,
-                "attributes": dict(spec.attributes),
-                "max_shard_rows": spec.max_shard_rows,
-            },
-        )
+        write_json(self._array_record(spec.name), record_of(spec))
 
     def _discard(self, name: str) -> None:
         shutil.rmtree(self._records / "commits" / name, ignore_errors=True)
@@ -214,7 +204,7 @@ class FeatureStore:
         """Return all planned arrays, by name."""
         folder = self._records / "arrays"
         return [
-            self._to_spec(read_json(path))
+            spec_of(read_json(path))
             for path in sorted(folder.rglob("*.json"))
             if not path.name.startswith(TEMPORARY_MARK)
         ]
@@ -232,18 +222,7 @@ class FeatureStore:
             raise StoreError(
                 f"{self.path} has no `{name}`", hint="`giblet-hpc run preprocess NAME` writes it"
             )
-        return self._to_spec(read_json(record))
-
-    @staticmethod
-    def _to_spec(record: Mapping[str, Any]) -> ArraySpec:
-        return ArraySpec(
-            record["name"],
-            tuple(record["shape"]),
-            record["dtype"],
-            record["provenance"],
-            record["attributes"],
-            record["max_shard_rows"],
-        )
+        return spec_of(read_json(record))
 
     def missing(self, spec: ArraySpec) -> list[int]:
         """Return the shards without a valid commit record, checking size and sha256."""
@@ -353,6 +332,21 @@ class FeatureStore:
             if problem:
                 self._raise_incomplete(spec, shard, problem)
         return out
+
+    def rows(self, name: str) -> ShardRows:
+        """Return what reads single rows of an array.
+
+        Raises
+        ------
+        StoreError
+            When a shard is missing, of other settings or of another size.
+        """
+        spec = self.array(name)
+        self._require_layout(spec)
+        for shard in range(spec.shards):
+            if problem := self._problem(spec, shard, deep=False):
+                self._raise_incomplete(spec, shard, problem)
+        return ShardRows(spec, [self._shard_file(spec, shard) for shard in range(spec.shards)])
 
     def content(self, name: str) -> str:
         """Return a digest of an array's description and values, from the records of its shards.

@@ -16,9 +16,8 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.shard_rows import CRC
 
-CRC = 4
-"""Bytes of a crc32c."""
 NOTHING = 2**64 - 1
 """What a shard's index says of a row that it has not."""
 

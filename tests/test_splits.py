@@ -11,7 +11,7 @@ from giblet_hpc.config.split import Split
 from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.splits import Block, Fold, load_folds, make_folds, save_folds
-from giblet_hpc.training.feed import covering_windows, epoch_windows
+from giblet_hpc.training.windows import covering_windows, epoch_windows
 
 RUNS = ("a", "b", "c")
 

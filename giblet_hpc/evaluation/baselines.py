@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from giblet_hpc.modalities.base import Modality
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
 from giblet_hpc.training.feed import StudyArrays
-from giblet_hpc.training.statistics import rows_of
+from giblet_hpc.training.statistics import in_parts, rows_of
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 12.0
@@ -47,12 +48,15 @@ def principal_features(
     """
     from sklearn.decomposition import PCA
 
+    def features_of(rows: NDArray[Any], kind: Modality) -> NDArray[Any]:
+        return kind.baseline_features(
+            kind.inputs(rows, kind.estimates), study.shared.get(kind.name)
+        )
+
     columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in study.runs}
     for modality, kind in modalities.items():
         features = {
-            name: kind.baseline_features(
-                kind.inputs(run.stimulus[modality], kind.estimates), study.shared.get(modality)
-            )
+            name: in_parts(run.stimulus[modality], partial(features_of, kind=kind))
             for name, run in study.runs.items()
         }
         training = rows_of([features[b.run][b.start : b.stop] for b in blocks])

@@ -18,8 +18,8 @@ from giblet_hpc.models.shapes import Batch, Output
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.splits import Block
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.feed import Window, covering_windows
 from giblet_hpc.training.predictor import Predictor
+from giblet_hpc.training.windows import Window, covering_windows
 from giblet_hpc.training.world import World
 
 Figures = dict[str, dict[str, float]]

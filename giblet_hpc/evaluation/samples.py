@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from giblet_hpc.evaluation.maps import new_figure
 from giblet_hpc.splits import Block
-from giblet_hpc.training.feed import StudyArrays, Window
+from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.predictor import Predictor
+from giblet_hpc.training.windows import Window
 
 
 def sample_trs(blocks: tuple[Block, ...], count: int) -> list[tuple[Block, int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ from giblet_hpc.modalities.base import (
     Normalise,
     Note,
     film_inputs,
-    mean_variance,
+    mean_and_variance,
+    moments,
 )
 from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
 from giblet_hpc.models.dense import JOINT, block, scaled, stack
@@ -160,11 +161,29 @@ class Audio(Modality):
 
         return make_codec(self.options).codebooks()
 
-    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-        """Estimate frequencies of codes and what they stand for, or the mean column."""
+    def sums(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Count codes and add up what they stand for, or add up energies."""
+        found = super().sums(rows, shared)
+        if shared is not None:
+            found |= {"counts": code_counts(rows)} | vector_sums(rows, shared)
+        return found
+
+    def settled(
+        self, sums: Mapping[str, NDArray[Any]], shared: NDArray[Any] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Return frequencies of codes and what they stand for, or the mean column."""
         if shared is None:
-            return {"mean": rows.mean(axis=0), "variance": mean_variance(rows)}
-        return fit_codes(rows) | fit_vectors(rows, shared)
+            return super().settled(sums, shared)
+        variance = super().settled(sums, shared)["variance"]
+        vectors = {key: sums[f"vector_{key}"] for key in ("count", "total", "squares")}
+        mean, spread = mean_and_variance(vectors)
+        return {
+            **code_frequencies(sums["counts"]),
+            "variance": variance,
+            "codebooks": shared,
+            "vector_mean": mean.astype(np.float32),
+            "vector_deviation": np.sqrt(np.maximum(spread, SMALLEST_VARIANCE)).astype(np.float32),
+        }
 
     def placeholder_estimates(self, shape: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return estimates of the right shapes; for codes with vectors that they stand for."""
@@ -172,7 +191,7 @@ class Audio(Modality):
             return super().placeholder_estimates(shape)
         random = np.random.default_rng(0)
         rows = random.integers(0, CODES, (4, *shape)).astype(np.int16)
-        return self.fit(rows, random.random((shape[0], CODES, VECTOR)).astype(np.float32))
+        return self.fit([rows], random.random((shape[0], CODES, VECTOR)).astype(np.float32))
 
     def encoder(self, options: TemporalModel) -> nn.Module:
         """Return the encoder of codes, or a linear map of energies."""
@@ -309,11 +328,15 @@ class Audio(Modality):
         return []
 
 
-def fit_codes(rows: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
-    """Estimate the frequencies of codes, (Q, codes), and what guessing by them costs, in nats."""
-    counts = np.stack(
+def code_counts(rows: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Return how often each code occurs in each codebook, (Q, codes)."""
+    return np.stack(
         [np.bincount(rows[:, q].ravel(), minlength=CODES) for q in range(rows.shape[1])]
-    )
+    ).astype(np.float64)
+
+
+def code_frequencies(counts: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Return logarithms of codes' frequencies, (Q, codes), and the cost of guessing, in nats."""
     # Half a count more, so that a code not seen in training is unlikely but possible.
     probability = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
     logarithm = np.log(probability)
@@ -322,7 +345,6 @@ def fit_codes(rows: NDArray[np.int16]) -> dict[str, NDArray[Any]]:
     return {
         "log_probability": logarithm.astype(np.float32),
         "entropy": np.maximum(cost, SMALLEST_VARIANCE),
-        "variance": mean_variance(rows.astype(np.float32)),
     }
 
 
@@ -334,17 +356,10 @@ def code_vectors(codes: NDArray[np.int16], codebooks: NDArray[np.float32]) -> ND
     return total
 
 
-def fit_vectors(rows: NDArray[np.int16], codebooks: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """Estimate mean and deviation of what codes stand for, (128,) each."""
-    total, squares, count = 0.0, 0.0, 0
+def vector_sums(rows: NDArray[np.int16], codebooks: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Return the moments of what codes stand for, (128,) each."""
+    total: dict[str, NDArray[Any]] = {}
     for row in rows:
-        vectors = code_vectors(row[None], codebooks)[0].astype(np.float64)
-        total, squares = total + vectors.sum(0), squares + (vectors**2).sum(0)
-        count += len(vectors)
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, SMALLEST_VARIANCE)
-    return {
-        "codebooks": codebooks,
-        "vector_mean": np.asarray(mean, dtype=np.float32),
-        "vector_deviation": np.sqrt(variance).astype(np.float32),
-    }
+        found = moments(code_vectors(row[None], codebooks)[0])
+        total = {name: total.get(name, 0) + value for name, value in found.items()}
+    return {f"vector_{name}": value for name, value in total.items()}

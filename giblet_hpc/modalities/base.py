@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -116,21 +116,49 @@ class Modality(ABC):
 
     # What is estimated from the training TRs of a fold.
 
-    @abstractmethod
-    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-        """Estimate from the rows of the training TRs.
+    @property
+    def additive(self) -> bool:
+        """Whether estimates follow from sums over rows, which ranks can share."""
+        return True
+
+    def sums(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Return what the estimates need to know of some training TRs.
+
+        Those of other TRs can be added to it.
 
         Parameters
         ----------
         rows : ndarray, shape (trs, ...)
         shared : ndarray, optional
             The shared array, where there is one.
+        """
+        del shared
+        return moments(rows)
+
+    def settled(
+        self, sums: Mapping[str, NDArray[Any]], shared: NDArray[Any] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Return the estimates from the sums over all training TRs.
 
         Returns
         -------
         dict of str to ndarray
             With ``variance``: what predicting the training mean costs.
         """
+        del shared
+        mean, variance = mean_and_variance(sums)
+        smallest = np.maximum(variance.mean(), SMALLEST_VARIANCE)
+        return {"mean": mean.astype(np.float32), "variance": smallest}
+
+    def fit(
+        self, parts: Iterable[NDArray[Any]], shared: NDArray[Any] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Return the estimates from all training TRs, (trs, ...), in parts."""
+        total: dict[str, NDArray[Any]] = {}
+        for rows in parts:
+            found = self.sums(rows, shared)
+            total = {name: total.get(name, 0) + value for name, value in found.items()}
+        return self.settled(total, shared)
 
     def placeholder_estimates(self, shape: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return estimates of the right shapes, for plans: what they hold means nothing.
@@ -140,7 +168,12 @@ class Modality(ABC):
         shape : sequence of int
             Of a TR's row in the store.
         """
-        return self.fit(_noise(shape), None)
+        return self.fit([_noise(shape)], None)
+
+    @property
+    def projects(self) -> bool:
+        """Whether models see something else than the stored rows."""
+        return False
 
     def inputs(self, rows: NDArray[Any], estimates: Estimates) -> NDArray[Any]:
         """Turn stored rows into those that the model sees and reconstructs."""
@@ -267,9 +300,22 @@ def scale(variance: float, normalise: Normalise) -> float:
     return variance**0.5 if normalise == "std" else 1.0
 
 
-def mean_variance(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean over features of the variance over TRs: what predicting the mean costs."""
-    return np.maximum(rows.var(axis=0, dtype=np.float64).mean(), SMALLEST_VARIANCE)
+def moments(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return how many rows there are, their sum, and the sum of their squares."""
+    precise = rows.astype(np.float64)
+    return {
+        "count": np.array(float(len(rows))),
+        "total": precise.sum(axis=0),
+        "squares": np.square(precise, out=precise).sum(axis=0),
+    }
+
+
+def mean_and_variance(
+    sums: Mapping[str, NDArray[Any]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each feature's mean and variance from the moments of all rows."""
+    mean = sums["total"] / sums["count"]
+    return mean, np.maximum(sums["squares"] / sums["count"] - mean**2, 0.0)
 
 
 def draw_vectors(axis: Any, shown: torch.Tensor, predicted: torch.Tensor, *, title: str) -> None:

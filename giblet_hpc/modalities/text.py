@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,12 +24,17 @@ from giblet_hpc.modalities.base import (
     Modality,
     Note,
     draw_vectors,
-    mean_variance,
 )
 from giblet_hpc.models.dense import JOINT, scaled, stack
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+PART = 256
+"""Rows of counts that are projected at a time."""
 
 USUAL_WIDTH = 1024
 """Of a large encoder's embeddings, such as bge-large's."""
@@ -100,14 +105,24 @@ class Text(Modality):
         store.write(spec, rows)
         note()
 
-    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+    @property
+    def additive(self) -> bool:
+        """Whether estimates are sums: LSA's are not."""
+        return not self.counted
+
+    def fit(
+        self, parts: Iterable[NDArray[Any]], shared: NDArray[Any] | None
+    ) -> dict[str, NDArray[Any]]:
         """Estimate LSA where words are counted, then mean and variance of the features."""
-        del shared
-        estimates = fit_lsa(rows, self.options.dimensions) if self.counted else {}
-        features = self.inputs(rows, estimates)
-        return {
-            **estimates, "mean": features.mean(axis=0), "variance": mean_variance(features)
-        }  # fmt: skip
+        if not self.counted:
+            return super().fit(parts, shared)
+        counts = packed(parts)
+        estimates = fit_lsa(counts, self.options.dimensions)
+        features = (
+            self.inputs(counts[start : start + PART].toarray(), estimates)
+            for start in range(0, counts.shape[0], PART)
+        )
+        return {**estimates, **super().fit(features, shared)}
 
     def placeholder_estimates(self, shape: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return estimates of the right shapes; LSA's without fitting it to thousands of words."""
@@ -120,6 +135,11 @@ class Text(Modality):
             "mean": np.zeros(size, np.float32),
             "variance": np.ones((), np.float32),
         }
+
+    @property
+    def projects(self) -> bool:
+        """Whether counts are projected on LSA's components."""
+        return self.counted
 
     def inputs(self, rows: NDArray[Any], estimates: Estimates) -> NDArray[Any]:
         """Project counts on the components of LSA; embeddings stay as they are."""
@@ -172,12 +192,19 @@ class Text(Modality):
         return []
 
 
-def fit_lsa(counts: NDArray[np.float32], dimensions: int) -> dict[str, NDArray[Any]]:
+def packed(parts: Iterable[NDArray[np.float32]]) -> csr_array:
+    """Return word counts (trs, words) without their zeros, which most of them are."""
+    from scipy.sparse import csr_array, vstack
+
+    return vstack([csr_array(rows) for rows in parts], format="csr")
+
+
+def fit_lsa(counts: csr_array, dimensions: int) -> dict[str, NDArray[Any]]:
     """Fit TF-IDF weights and a truncated SVD to word counts.
 
     Parameters
     ----------
-    counts : ndarray, shape (trs, words)
+    counts : csr_array, shape (trs, words)
     dimensions : int
         At most one less than the words and the TRs.
 
@@ -187,13 +214,14 @@ def fit_lsa(counts: NDArray[np.float32], dimensions: int) -> dict[str, NDArray[A
     """
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.preprocessing import normalize
 
     weights = TfidfTransformer().fit(counts).idf_.astype(np.float32)
     # A word that the training TRs lack says nothing.
-    weights[counts.sum(axis=0) == 0] = 0
+    weights[np.asarray(counts.sum(axis=0)).ravel() == 0] = 0
     size = min(dimensions, counts.shape[0] - 1, counts.shape[1] - 1)
     svd = TruncatedSVD(size, algorithm="arpack", random_state=0)
-    svd.fit(_unit_length(counts * weights))
+    svd.fit(normalize(counts.multiply(weights[None]).tocsr()))
     return {"lsa_weights": weights, "lsa_components": svd.components_.astype(np.float32)}
 
 

@@ -22,10 +22,10 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.log import progress
 from giblet_hpc.media import film
 from giblet_hpc.modalities.base import (
-    SMALLEST_VARIANCE,
     Modality,
     Note,
     film_inputs,
+    moments,
 )
 from giblet_hpc.models.dense import JOINT, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
@@ -92,22 +92,14 @@ class Video(Modality):
                 store.write_shard(spec, shard, values)
                 note()
 
-    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-        """Estimate the mean frame, (H, X, 3), and the pixels' variance, as fractions."""
+    def sums(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
+        """Return moments of frames, (H, X, 3), as fractions of the brightest."""
         del shared
-        total = np.zeros(rows.shape[2:], dtype=np.float64)
-        squares = np.zeros(rows.shape[2:], dtype=np.float64)
+        total: dict[str, NDArray[Any]] = {}
         for row in rows:
-            pixels = row.astype(np.float64) / 255
-            total += pixels.sum(axis=0)
-            squares += (pixels**2).sum(axis=0)
-        count = rows.shape[0] * rows.shape[1]
-        mean = total / count
-        variance = (squares / count - mean**2).mean()
-        return {
-            "mean": mean.astype(np.float32),
-            "variance": np.maximum(variance, SMALLEST_VARIANCE),
-        }
+            found = moments(row.astype(np.float64) / 255)
+            total = {name: total.get(name, 0) + value for name, value in found.items()}
+        return total
 
     def encoder(self, options: TemporalModel) -> nn.Module:
         """Return the CNN of all frames."""

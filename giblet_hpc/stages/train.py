@@ -98,9 +98,11 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
 def statistics_of(
     config: RunConfig, paths: RunPaths, fold: Fold, *, study: StudyArrays, world: World
 ) -> TrainingStatistics:
-    """Return a fold's estimates; rank 0 makes them when they are not there yet."""
+    """Return a fold's estimates; all ranks make them together when they are not there yet."""
     file = paths.statistics(fold.name, paths.data_digest())
-    if world.is_main and not file.is_file():
-        fit(modalities_of(config.features), study, fold.train).save(file)
+    if not world.broadcast(file.is_file()):
+        found = fit(modalities_of(config.features), study, fold.train, world)
+        if world.is_main:
+            found.save(file)
     world.wait()
     return load_statistics(file)

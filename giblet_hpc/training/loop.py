@@ -23,8 +23,9 @@ from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
+from giblet_hpc.training.batches import Ahead, Place
 from giblet_hpc.training.data_order import DataOrder, NotFiniteError
-from giblet_hpc.training.feed import StudyArrays, Window, covering_windows, epoch_windows
+from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.losses import Losses, gradient_norms
 from giblet_hpc.training.predictor import make_predictor
 from giblet_hpc.training.record import Recorder, StepTimer
@@ -32,6 +33,7 @@ from giblet_hpc.training.schedule import learning_rate
 from giblet_hpc.training.statistics import TrainingStatistics
 from giblet_hpc.training.strategy import Strategy
 from giblet_hpc.training.voxel_sums import VoxelSums
+from giblet_hpc.training.windows import Window, covering_windows, epoch_windows
 
 logger = logging.getLogger(__name__)
 MAX_BAD_STEPS = 10
@@ -89,6 +91,7 @@ class Trainer:
         self._bad_steps = 0
         self._folder = paths.checkpoints(fold.name)
         self._order = DataOrder(self._folder, self.world)
+        self._batches = Ahead(self.predictor.reader, self._windows_of, config.train.accumulation)
         self._progress = Progress(paths, "train")
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()
@@ -120,8 +123,11 @@ class Trainer:
         self._resume()
         if self.world.is_main:
             self._progress.write(resumed_from=self.step, step=self.step, phase="ready")
-        while not self._loop_recorded():
-            self._go_back()
+        try:
+            while not self._loop_recorded():
+                self._go_back()
+        finally:
+            self._batches.close()
         if self.world.is_main:
             self._progress.write(step=self.step)
         return self.finished
@@ -189,13 +195,15 @@ class Trainer:
                 save_blocked_seconds=round(self._writer.blocked, 3),
             )
 
-    def _windows_of_step(self) -> list[Window]:
+    def _windows_of(self, place: Place) -> list[Window]:
+        """Return this rank's windows of a part of a step."""
         options = self.config.train
-        place = self.step + self._order.shift
-        epoch, index = divmod(place, self.steps_per_epoch)
+        epoch, index = divmod(place[0], self.steps_per_epoch)
         windows = epoch_windows(self.fold.train, options.window_trs, seed=options.seed, epoch=epoch)
         batch = windows[index * options.batch_windows : (index + 1) * options.batch_windows]
-        return batch[self._sums.rank :: self._sums.size]
+        mine = batch[self._sums.rank :: self._sums.size]
+        size = len(mine) // options.accumulation
+        return mine[place[1] * size : (place[1] + 1) * size]
 
     def _train_step(self) -> dict[str, float]:
         options = self.config.train
@@ -207,19 +215,19 @@ class Trainer:
         self._strategy.seed_dropout(options.seed, self.step)
         self._wrapped.train()
         logged = (self.step + 1) % options.log_every == 0
-        mine = self._windows_of_step()
-        size = len(mine) // options.accumulation
         figures: dict[str, float] = {}
+        waited = self._batches.waited
         for number in range(options.accumulation):
             last = number == options.accumulation - 1
-            batch = self.predictor.reader(mine[number * size : (number + 1) * size])
+            batch = self._batches.take((self.step + self._order.shift, number))
             figures = self._backward(batch, sync=last, logged=logged and last)
         norm = self._strategy.clip(self.model, options.clip)
         self._apply(norm)
         seconds = time.perf_counter() - started
-        self._timer.step(seconds)
+        self._timer.step(seconds, self._batches.waited - waited)
         trs = options.batch_windows * options.window_trs
-        return {**figures, "lr": rate, "gradient_norm": norm, "trs_per_second": trs / seconds}
+        return {**figures, "lr": rate, "gradient_norm": norm, "trs_per_second": trs / seconds,
+                "data_wait_seconds": self._timer.waited}  # fmt: skip
 
     def _backward(self, batch: Batch, *, sync: bool, logged: bool) -> dict[str, float]:
         options = self.config.train

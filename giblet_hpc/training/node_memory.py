@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.errors import NodeError
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
-DISK = "disk"
+DISK, STORE = "disk", "store"
 SHARE = 0.5
 """Of the memory that a node has free, what a study may take before it goes to disk."""
 Fill = Callable[[NDArray[Any]], object]
@@ -104,7 +103,7 @@ def _mapped(file: Path, shape: Sequence[int], dtype: str) -> NDArray[Any]:
     return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=tuple(shape)))
 
 
-def memory_for(world: World, needed: int) -> PrivateMemory:
+def memory_for(world: World, needed: int) -> PrivateMemory | None:
     """Return where arrays are kept that are needed together.
 
     Parameters
@@ -113,21 +112,16 @@ def memory_for(world: World, needed: int) -> PrivateMemory:
     needed : int
         Their bytes.
 
-    Raises
-    ------
-    NodeError
-        When this node has no place for them.
+    Returns
+    -------
+    PrivateMemory or None
+        None where a node has no place for them: they have to stay in the store.
     """
     verdict = _verdict(needed) if world.local_rank == 0 else ""
     # Nodes may differ; all ranks have to take the same steps.
     everyone = world.gather(verdict)
-    for problem in everyone:
-        if problem not in ("", DISK):
-            raise NodeError(
-                problem,
-                hint="raise memory_gb_per_node in the cluster profile, or let TMPDIR name a folder "
-                "on a larger local disk",
-            )
+    if STORE in everyone:
+        return None
     here = everyone[world.rank - world.local_rank] == DISK
     if DISK in everyone or world.local_size > 1:
         return NodeMemory(world, Path(tempfile.gettempdir()) if here else None)
@@ -135,7 +129,7 @@ def memory_for(world: World, needed: int) -> PrivateMemory:
 
 
 def _verdict(needed: int) -> str:
-    """Return where a node keeps so many bytes: empty for memory, `DISK`, or why it cannot."""
+    """Return where a node keeps so many bytes: empty for memory, `DISK`, or `STORE`."""
     free, folder = free_memory(), Path(tempfile.gettempdir())
     if needed <= SHARE * free:
         return ""
@@ -148,10 +142,13 @@ def _verdict(needed: int) -> str:
         return DISK
     if needed <= free:
         return ""
-    return (
-        f"the study takes {needed / GIB:.1f} GiB on each node; {os.uname().nodename} has "
-        f"{free / GIB:.1f} GiB of memory free, and {room / GIB:.1f} GiB on a disk at {folder}"
-    )
+    logger.warning(
+        "the study takes %.1f GiB on each node; %s has %.1f GiB of memory free, and %.1f GiB on a "
+        "disk at %s: it is read from the store at every step. More memory_gb_per_node in the "
+        "cluster profile, or a TMPDIR on a larger local disk, is faster",
+        needed / GIB, os.uname().nodename, free / GIB, room / GIB, folder,
+    )  # fmt: skip
+    return STORE
 
 
 def _is_memory(folder: Path) -> bool:

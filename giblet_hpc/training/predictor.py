@@ -15,7 +15,8 @@ from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.models.dense import DenseModel, with_layer_norm
 from giblet_hpc.models.shapes import Batch, Output, Positions, Shapes
 from giblet_hpc.models.temporal import TemporalNet
-from giblet_hpc.training.feed import StudyArrays, WindowReader
+from giblet_hpc.training.batches import WindowReader
+from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.pieces import Source
 from giblet_hpc.training.schedule import mixed_seed
 from giblet_hpc.training.statistics import (

@@ -23,15 +23,23 @@ class StepTimer:
 
     def __init__(self) -> None:
         self._steps: deque[float] = deque(maxlen=50)
+        self._waits: deque[float] = deque(maxlen=50)
 
-    def step(self, seconds: float) -> None:
-        """Take note of a step."""
+    def step(self, seconds: float, waited: float) -> None:
+        """Take note of a step, and of how much of it was spent waiting for data."""
         self._steps.append(seconds)
+        self._waits.append(waited)
+
+    @property
+    def waited(self) -> float:
+        """Mean seconds that the last steps have waited for data."""
+        return sum(self._waits) / max(1, len(self._waits))
 
     def figures(self) -> dict[str, float]:
-        """Return the median of the last steps, in seconds."""
+        """Return the median of the last steps, in seconds, and the share of waiting."""
         median = statistics.median(self._steps) if self._steps else 0.0
-        return {"step_seconds": round(median, 4)}
+        share = sum(self._waits) / (sum(self._steps) or 1.0)
+        return {"step_seconds": round(median, 4), "data_wait": round(share, 4)}
 
 
 class Recorder:

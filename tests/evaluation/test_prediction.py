@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from giblet_hpc.evaluation import prediction
 from giblet_hpc.splits import Block
-from giblet_hpc.training.feed import covering_windows
+from giblet_hpc.training.windows import covering_windows
 
 
 def test_figures_are_averages_over_trs_of_all_ranks() -> None:

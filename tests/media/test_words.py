@@ -13,7 +13,7 @@ from giblet_hpc.config.study import Annotations, ScanRun, Study
 from giblet_hpc.errors import DataError
 from giblet_hpc.media import words as text
 from giblet_hpc.media.sheets import read_segments
-from giblet_hpc.modalities.text import fit_lsa, lsa_features
+from giblet_hpc.modalities.text import fit_lsa, lsa_features, packed
 from giblet_hpc.timing import Segment
 
 COLUMNS = {
@@ -94,7 +94,7 @@ def test_lsa_never_sees_the_test_run() -> None:
     words = text.vocabulary(["tea kettle", "taxi rain", "zebra"])
     segments = [Segment(0, 5, "tea kettle"), Segment(5, 10, "taxi rain"), Segment(10, 15, "zebra")]
     counts = text.word_counts(segments, 15, words, forward_fill=False)
-    fitted = fit_lsa(counts[:10], 2)
+    fitted = fit_lsa(packed([counts[:4], counts[4:10]]), 2)
     assert fitted["lsa_weights"][words.index("zebra")] == 0
     features = lsa_features(counts, fitted["lsa_weights"], fitted["lsa_components"])
     assert features.shape == (15, 2)

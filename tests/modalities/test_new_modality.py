@@ -24,7 +24,7 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.media import sound
 from giblet_hpc.modalities import registry
-from giblet_hpc.modalities.base import Modality, Note, draw_vectors, film_inputs, mean_variance
+from giblet_hpc.modalities.base import Modality, Note, draw_vectors, film_inputs
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.runs.paths import STAGES, RunPaths
 from giblet_hpc.stages.__main__ import run_stage
@@ -68,9 +68,6 @@ class Loudness(Modality):
         rows = [[np.sqrt(np.mean(part**2)) for part in row] for row in heard[:trs]]
         store.write(spec, np.array(rows, dtype=np.float32))
         note()
-
-    def fit(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
-        return {"mean": rows.mean(axis=0), "variance": mean_variance(rows)}
 
     def encoder(self, options: TemporalModel) -> nn.Module:
         return VectorEncoder(

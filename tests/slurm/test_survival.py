@@ -350,12 +350,12 @@ if os.environ.get("GIBLET_FIRST_RANK") == "1":
     def wait_and_break():
         import time
         from giblet_hpc.training import loop
-        plain = loop.Trainer._windows_of_step
+        plain = loop.Trainer._train_step
         def broken(self):
             if self.step == 37:
                 raise ZeroDivisionError("made up for a test")
             return plain(self)
-        loop.Trainer._windows_of_step = broken
+        loop.Trainer._train_step = broken
     class Finder:
         def find_spec(self, name, path=None, target=None):
             if name == "giblet_hpc.stages.train":

@@ -67,7 +67,8 @@ def figures(run: Path, kind: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["kind"] == kind]
     for row in kept:
-        row.pop("trs_per_second", None)
+        for timed in ("trs_per_second", "data_wait_seconds"):
+            row.pop(timed, None)
     return kept
 
 

@@ -14,7 +14,6 @@ from giblet_hpc.errors import JobError
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.training import data_order, loop
-from giblet_hpc.training.feed import Window
 from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 from tests.training.test_loop import train
@@ -26,13 +25,13 @@ Places = list[tuple[int, int]]
 def places(monkeypatch: pytest.MonkeyPatch) -> Places:
     """Of each step that is made: its number, and its place in the data's order."""
     seen: Places = []
-    original = loop.Trainer._windows_of_step
+    original = loop.Trainer._train_step
 
-    def noted(trainer: loop.Trainer) -> list[Window]:
+    def noted(trainer: loop.Trainer) -> dict[str, float]:
         seen.append((trainer.step, trainer.step + trainer._order.shift))
         return original(trainer)
 
-    monkeypatch.setattr(loop.Trainer, "_windows_of_step", noted)
+    monkeypatch.setattr(loop.Trainer, "_train_step", noted)
     monkeypatch.setattr(loop, "MAX_BAD_STEPS", 2)
     return seen
 

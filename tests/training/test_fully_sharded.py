@@ -40,7 +40,8 @@ def train(folder: Path, world: World, *more: str, stop_at: int = 0) -> Trainer:
         for name in (paths.inputs, paths.split):
             name.write_text("{}")
     world.wait()
-    found = statistics.fit(modalities_of(config.features), study(), FOLD.train)
+    alone = World(0, 0, 1, torch.device("cpu"))
+    found = statistics.fit(modalities_of(config.features), study(), FOLD.train, alone)
     steps = iter(range(1, 1000))
     trainer = Trainer(
         config, paths, FOLD, study=study(), statistics=found, strategy=strategy_of(config, world),

@@ -46,7 +46,8 @@ def train(
         paths.create(config)
     for name in (paths.inputs, paths.split):
         write_json(name, {})
-    found = statistics.fit(modalities_of(config.features), study(), FOLD.train)
+    alone = World(0, 0, 1, torch.device("cpu"))
+    found = statistics.fit(modalities_of(config.features), study(), FOLD.train, alone)
     trainer = Trainer(
         config, paths, FOLD, study=study(), statistics=found,
         strategy=DataParallel(World(0, 0, 1, torch.device("cpu"))), should_stop=should_stop,

@@ -29,7 +29,7 @@ def test_predicting_the_training_mean_costs_one(normalise: str) -> None:
     books = RANDOM.standard_normal((2, 1024, 4)).astype(np.float32)
     bound = {
         name: modality.fitted(
-            rows[name].shape[1:], modality.fit(rows[name], books if name == "audio" else None)
+            rows[name].shape[1:], modality.fit([rows[name]], books if name == "audio" else None)
         )
         for name, modality in modalities_of(Features(**sections)).items()
     }

@@ -14,9 +14,10 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.splits import Block
 from giblet_hpc.training import predictor, statistics
-from giblet_hpc.training.feed import RunArrays, StudyArrays, Window
+from giblet_hpc.training.feed import RunArrays, StudyArrays
 from giblet_hpc.training.pieces import Source, merged, whole, write_pieces
 from giblet_hpc.training.strategy import DataParallel
+from giblet_hpc.training.windows import Window
 from giblet_hpc.training.world import World
 from tests.conftest import TINY
 
@@ -32,8 +33,9 @@ def made() -> tuple[predictor.Predictor, StudyArrays]:
     bold = random.standard_normal((2, 40, 5)).astype(np.float32)
     run = RunArrays({"video": video}, bold, np.ones((2, 40), bool))
     study = StudyArrays({"run1": run}, ("x", "y"), np.ones((1, 1, 5), bool), np.eye(4), {})
-    found = statistics.fit(modalities_of(config.features), study, [Block("run1", 0, 30)])
-    strategy = DataParallel(World(0, 0, 1, CPU))
+    alone = World(0, 0, 1, CPU)
+    found = statistics.fit(modalities_of(config.features), study, [Block("run1", 0, 30)], alone)
+    strategy = DataParallel(alone)
     return predictor.make_predictor(config, study, found, strategy), study
 
 

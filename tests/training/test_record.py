@@ -37,7 +37,7 @@ def test_a_line_that_a_kill_has_torn_is_left_out(tmp_path: Path) -> None:
 
 def test_the_pace_is_a_median() -> None:
     timer = StepTimer()
-    assert timer.figures() == {"step_seconds": 0.0}
+    assert timer.figures() == {"step_seconds": 0.0, "data_wait": 0.0}
     for seconds in (1.0, 2.0, 90.0):
-        timer.step(seconds)
-    assert timer.figures()["step_seconds"] == 2.0
+        timer.step(seconds, seconds / 3)
+    assert timer.figures() == {"step_seconds": 2.0, "data_wait": 0.3333}
