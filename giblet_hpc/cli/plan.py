@@ -138,7 +138,7 @@ def as_text(
     some = next(iter(found.values()))
     nodes = f" on {place.nodes} nodes" if place.nodes > 1 else ""
     lines = [
-        f"{config.model.kind} network of {some.checkpoint / planner.STATE:,.0f} parameters, "
+        f"{config.model.kind} network of {some.weights:,} parameters, "
         f"{config.train.batch_windows * config.train.window_trs} TRs a step, "
         f"{place.ranks} x {place.gpu.name} ({place.gpu.memory:g} GiB){nodes}",
     ]

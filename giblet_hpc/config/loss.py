@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from giblet_hpc.config.section import Section, Weight
+from giblet_hpc.config.section import Positive, Section, Weight
 
 
 class Loss(Section):
@@ -30,3 +30,10 @@ class Loss(Section):
     """Weight of all reconstruction errors together."""
     modality_weights: Mapping[str, Weight] = Field(default_factory=dict)
     """Weight of a modality's reconstruction among them, by name. 1 where none is given."""
+    balance: Literal["fixed", "gradient", "uncertainty"] = "fixed"
+    """`fixed`: components count as their weights say. `gradient`: their gradients at the bottleneck
+    get the shares that their weights have. `uncertainty`: each component is divided by twice its
+    running average, which favours what is predicted well already: seldom the scans."""
+    component_clip: Positive | None = None
+    """Norm of a component's gradient at the bottleneck above which that component is scaled down.
+    Null: only the gradient of all together is clipped (train.clip)."""

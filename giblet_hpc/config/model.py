@@ -60,6 +60,13 @@ class Model(Section):
     """Of the dense model. `batch`: the original's, over the TRs of all ranks. `layer`: each
     TR by itself, so that batches may be as small as memory asks, and training and validation
     compute the same."""
+    recompute: bool = False
+    """Keep only the inputs of each part of the network (a modality's encoder, a decoder, the
+    trunk) for the backward pass, and compute the rest again there: less memory, up to a third more
+    time. Also called activation checkpointing."""
+    compile: bool = False
+    """Compile each part of the network on the node (torch.compile). Needs a C compiler there. With
+    `parallel: ddp`."""
     temporal: TemporalModel = TemporalModel()
     """Sizes of the temporal model."""
 
@@ -73,6 +80,14 @@ class Model(Section):
             raise ValueError("parallel: tensor is for kind: dense, whose layers it divides")
         if self.width != 1.0:
             raise ValueError("width is for kind: dense; the temporal model has temporal.width")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_compiled(self) -> Self:
+        if self.compile and self.parallel != "ddp":
+            raise ValueError("compile is for parallel: ddp")
+        if self.compile and self.recompute:
+            raise ValueError("compile and recompute exclude each other")
         return self
 
     @model_validator(mode="after")

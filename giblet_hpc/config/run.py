@@ -58,6 +58,8 @@ class RunConfig(Section):
                 )
         self._check_modalities()
         self._check_memory()
+        if self.train.optimizer == "adamw8bit" and self.model.parallel != "ddp":
+            raise ValueError("train.optimizer adamw8bit is for model.parallel: ddp")
         return self
 
     def _check_modalities(self) -> None:

@@ -24,6 +24,9 @@ class Train(Section):
     """Learning rate at the end of the cosine."""
     weight_decay: Weight = 1e-2
     """AdamW's decoupled weight decay."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit`: AdamW with moments of 8 bits (torchao), a quarter of their memory. Needs a C
+    compiler on the node, and `model.parallel: ddp`."""
     schedule: Literal["cosine", "step", "none"] = "cosine"
     """Learning rate after warm-up: cosine, divided by 10 at each third, or constant."""
     warmup_epochs: Weight = 2.0
@@ -42,6 +45,9 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the forward pass. `auto`: bf16 where the GPU has it. Weights and optimizer
     state are always float32."""
+    place: Literal["auto", "memory", "disk", "store"] = "auto"
+    """Where ranks read a step's TRs from: node memory, the node's disk (TMPDIR), or the store
+    itself, at every step. `auto`: the first of these that has room. Results are the same."""
     log_every: Count = 10
     """Steps between log lines and TensorBoard points."""
     seed: NonNegative = 0

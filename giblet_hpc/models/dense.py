@@ -214,6 +214,13 @@ class DenseModel(nn.Module):
         self.encoder = Encoder(coders, bottleneck=bottleneck, voxels=shapes.voxels, width=width)
         self.decoder = Decoder(coders, bottleneck=bottleneck, width=width)
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Layers that are computed by themselves: each modality's, the trunk's, the voxels'."""
+        encoder, decoder = self.encoder, self.decoder
+        own = [*encoder.each.values(), *decoder.each.values()]
+        return [*own, encoder.joint, encoder.voxels, decoder.joint]
+
     def forward(self, batch: Batch, positions: Positions) -> Output:
         """Predict a batch of windows of one TR each; ``positions`` are not used."""
         del positions

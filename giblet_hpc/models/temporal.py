@@ -88,6 +88,11 @@ class TemporalNet(nn.Module):
             {name: coder.decoder(options, bottleneck) for name, coder in coders.items()}
         )
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Layers that are computed by themselves: each modality's, and those to the voxels."""
+        return [*self.encoders.values(), self.voxels, *self.decoders.values()]
+
     def encode(self, batch: Batch) -> torch.Tensor:
         """Return the bottleneck of every TR of the windows: (B, W, Z)."""
         encoded = [encoder(batch.stimulus[name]) for name, encoder in self.encoders.items()]

@@ -58,12 +58,14 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
     progress = Progress(paths, "evaluate")
     inputs = read_json(paths.inputs)
     needed = stored_bytes(config, inputs)
-    study = load_study(config, inputs, memory=memory_for(world, needed))
+    place = config.train.place
+    study = load_study(config, inputs, memory=memory_for(world, needed, place))
     everyone = study if world.is_main else None
     if world.is_main and config.bold.mode == "cross_subject":
         alone = World(0, 0, 1, world.device)
         needed = stored_bytes(config, inputs, per_subject=True)
-        everyone = load_study(config, inputs, memory=memory_for(alone, needed), per_subject=True)
+        memory = memory_for(alone, needed, place)
+        everyone = load_study(config, inputs, memory=memory, per_subject=True)
     results, strategy = [], DataParallel(world)
     for fold in load_folds(paths.split):
         folder = paths.evaluation / fold.name

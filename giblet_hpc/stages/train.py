@@ -79,7 +79,8 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     stop = StopRequest(paths)
     inputs = read_json(paths.inputs)
     config = with_settled_mode(config, paths, inputs, world)
-    study = load_study(config, inputs, memory=memory_for(world, stored_bytes(config, inputs)))
+    memory = memory_for(world, stored_bytes(config, inputs), config.train.place)
+    study = load_study(config, inputs, memory=memory)
     for fold in load_folds(paths.split):
         statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from giblet_hpc.training.global_sums import with_global_batch_norm
+from giblet_hpc.training.optimizer import moments
 from giblet_hpc.training.pieces import Piece, Source, flat, whole
 from giblet_hpc.training.strategy import DataParallel, Draw, moments_into, moments_of
 from giblet_hpc.training.world import World
@@ -78,7 +79,7 @@ class FullySharded(DataParallel):
     def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
         """Return this rank's shares, and its part of what all ranks have."""
         common, own = [], []
-        tensors = flat(model.state_dict(), optimizer.state_dict()["state"])
+        tensors = flat(model.state_dict(), moments(optimizer))
         for name, values in tensors.items():
             if isinstance(values, DTensor):
                 start = self._share(values.shape[0]).start

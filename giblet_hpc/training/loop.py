@@ -23,16 +23,19 @@ from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.splits import Fold
 from giblet_hpc.training import checkpoint
+from giblet_hpc.training.balance import Balance, gradient_norms
 from giblet_hpc.training.batches import Ahead, Place
 from giblet_hpc.training.data_order import DataOrder, NotFiniteError
 from giblet_hpc.training.feed import StudyArrays
-from giblet_hpc.training.losses import Losses, gradient_norms
+from giblet_hpc.training.losses import Losses
+from giblet_hpc.training.optimizer import make_optimizer, set_rate
+from giblet_hpc.training.parts import apply_options
 from giblet_hpc.training.predictor import make_predictor
 from giblet_hpc.training.record import Recorder, StepTimer
 from giblet_hpc.training.schedule import learning_rate
 from giblet_hpc.training.statistics import TrainingStatistics
 from giblet_hpc.training.strategy import Strategy
-from giblet_hpc.training.voxel_sums import VoxelSums
+from giblet_hpc.training.validation import validate
 from giblet_hpc.training.windows import Window, covering_windows, epoch_windows
 
 logger = logging.getLogger(__name__)
@@ -76,12 +79,13 @@ class Trainer:
         self.predictor = make_predictor(config, study, statistics, strategy)
         self.model = self.predictor.model
         self.losses = Losses(config.loss, self.predictor.modalities, statistics.bold_variance)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.train.lr,
-            weight_decay=config.train.weight_decay,
-            fused=True,
-        )
+        self._balance = None
+        if config.loss.balance != "fixed" or config.loss.component_clip is not None:
+            # A part of the model, so that checkpoints have its state.
+            self._balance = Balance(config.loss, self.losses.weights).to(self.world.device)
+            self.model.balance = self._balance
+        apply_options(config, self.model)
+        self.optimizer = make_optimizer(config.train, self.model.parameters())
         self._wrapped = strategy.wrap(self.model)
         self.step = 0
         self.finished = False
@@ -210,8 +214,7 @@ class Trainer:
         started = time.perf_counter()
         self._beacon.show(self.step, "begin")
         rate = learning_rate(self.step, options=options, steps_per_epoch=self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimizer, rate)
         self._strategy.seed_dropout(options.seed, self.step)
         self._wrapped.train()
         logged = (self.step + 1) % options.log_every == 0
@@ -236,8 +239,8 @@ class Trainer:
             positions = self.predictor.positions(self.step)
             output = self.predictor.forward(self._wrapped, batch, positions)
             components = self.losses.components(output, batch, positions, self._sums)
-            loss = torch.stack(list(components.values())).sum() / options.accumulation
-            shares = self._gradient_shares(components) if logged else {}
+            balanced, noted = self._balanced(components, logged=logged)
+            loss = torch.stack(balanced).sum() / options.accumulation
             self._beacon.show(self.step, "backward")
             loss.backward()  # type: ignore[no-untyped-call]
         if not logged:
@@ -245,7 +248,25 @@ class Trainer:
         own = torch.stack([value.detach() for value in components.values()])
         means = (self._sums.reduce(own) / self._sums.size).tolist()
         values = {f"loss/{name}": mean for name, mean in zip(components, means, strict=True)}
-        return {"loss": sum(values.values()), **values, **shares}
+        return {"loss": sum(values.values()), **values, **noted}
+
+    def _balanced(
+        self, components: dict[str, torch.Tensor], *, logged: bool
+    ) -> tuple[list[torch.Tensor], dict[str, float]]:
+        """Return what is added up to the loss, and what is to be noted of its parts."""
+        balance, norms = self._balance, {}
+        if logged or (balance is not None and balance.needs_norms):
+            # DDP hands out copies of a model's outputs, which nothing else is computed from.
+            bottleneck = self.model.seen_bottleneck
+            assert isinstance(bottleneck, torch.Tensor)
+            norms = gradient_norms(components, bottleneck)
+        noted = self._gradient_shares(norms) if logged else {}
+        if balance is None:
+            return list(components.values()), noted
+        factors = balance(components, norms, self._sums)
+        if logged:
+            noted |= {f"factor/{name}": float(factor) for name, factor in factors.items()}
+        return [value * factors.get(name, 1.0) for name, value in components.items()], noted
 
     def _apply(self, norm: float) -> None:
         """Step the optimizer; a step with a gradient that is not finite is skipped by all ranks.
@@ -262,20 +283,19 @@ class Trainer:
                 raise NotFiniteError
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _gradient_shares(self, components: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Return each component's share of the gradient norm at the bottleneck."""
-        # DDP hands out copies of a model's outputs, which nothing else is computed from.
-        bottleneck = self.model.seen_bottleneck
-        assert isinstance(bottleneck, torch.Tensor)
-        norms, shares = gradient_norms(components, bottleneck)
+    def _gradient_shares(self, found: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Return each component's gradient norm at the bottleneck, and its share in all."""
+        norms = {name: float(norm) for name, norm in found.items()}
+        total = sum(norms.values()) or 1.0
+        shares = {name: norm / total for name, norm in norms.items()}
         if shares["fmri"] < LOW_FMRI_SHARE and self.step < self.steps_per_epoch:
             logger.warning(
                 "the scans make up %.0f %% of the gradient at the bottleneck; consider a lower "
-                "loss.reconstruction_weight",
+                "loss.reconstruction_weight, or loss.balance gradient",
                 100 * shares["fmri"],
             )
-        named = {f"gradient/{name}": value for name, value in norms.items()}
-        return named | {f"gradient_share/{name}": value for name, value in shares.items()}
+        named = {f"gradient/{name}": norm for name, norm in norms.items()}
+        return named | {f"gradient_share/{name}": share for name, share in shares.items()}
 
     def _validate_if_due(self, recorder: Recorder | None) -> bool:
         """Validate at the ends of epochs; return whether the scans' error is the lowest so far."""
@@ -287,7 +307,13 @@ class Trainer:
             # With nothing to choose by, the last weights are the ones to keep.
             self._best_step = self.step if self.finished else None
             return self.finished
-        figures = self.validate()
+        figures = validate(
+            self.predictor,
+            self.losses,
+            covering_windows(self.fold.validation, options.window_trs),
+            runs=self._runs,
+            strategy=self._strategy,
+        )
         if recorder:
             recorder.add("validation", self.step, self._epoch, figures)
         improved = figures["fmri_error"] < self._best
@@ -297,45 +323,6 @@ class Trainer:
         if options.patience and self._stale_validations >= options.patience:
             self.finished = True
         return improved
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Score the validation TRs exactly; every rank gets the same figures."""
-        self.model.eval()
-        options = self.config.train
-        windows = covering_windows(self.fold.validation, options.window_trs)
-        mine = windows[self._sums.rank :: self._sums.size]
-        sums = VoxelSums(
-            self._runs,
-            subjects=self.predictor.shapes.subjects,
-            voxels=self.predictor.shapes.voxels,
-            device=self.world.device,
-        )
-        names = ["fmri", *self.predictor.modalities]
-        totals = torch.zeros(len(names) + 1, dtype=torch.float64, device=self.world.device)
-        positions = self.predictor.positions(None)
-        size = max(1, options.batch_windows // self._sums.size)
-        # All ranks call the model equally often, as some modes make its layers' tensors together.
-        for start in range(0, -(-len(windows) // self._sums.size), size):
-            chosen = mine[start : start + size]
-            batch = self.predictor.reader(chosen or windows[:1])
-            output = self.predictor.predict(batch)
-            if not chosen:
-                continue
-            trs = batch.inside[:, -options.window_trs :].sum()
-            components = self.losses.components(output, batch, positions)
-            totals += torch.stack([*(components[name] * trs for name in names), trs]).double()
-            for number, window in enumerate(chosen):
-                sums.add(window.block.run, output.bold, batch, number)
-        sums.reduce(self._sums)
-        means = (self._sums.reduce(totals)[:-1] / totals[-1]).tolist()
-        r = sums.correlation()
-        # Groups of ranks may differ by a bit, and what is decided by these figures may not.
-        return self.world.broadcast({
-            "fmri_error": sums.mean_squared_error() / self.predictor.statistics.bold_variance,
-            "r": float(r.mean()),
-            **{f"loss/{name}": mean for name, mean in zip(names, means, strict=True)},
-        })  # fmt: skip
 
     def _resume(self) -> None:
         self._order.read()

@@ -30,6 +30,12 @@ class Losses:
         self._options = options
         self._modalities = modalities
         self._variance = bold_variance
+        each = {name: options.modality_weights.get(name, 1.0) for name in modalities}
+        self.weights = {
+            "fmri": options.fmri_weight,
+            **{name: options.reconstruction_weight * weight for name, weight in each.items()},
+        }
+        """Of each component, in the order of `components`."""
 
     def components(
         self, output: Output, batch: Batch, positions: Positions, sums: GlobalSums = ALONE
@@ -51,7 +57,7 @@ class Losses:
         target = batch.bold.shape[1]
         mask = batch.inside[:, -target:]
         scans, trs = sums.shares(batch.valid.sum(), mask.sum())
-        found = {"fmri": options.fmri_weight * self._fmri(output.bold, batch, scans, sums)}
+        found = {"fmri": self.weights["fmri"] * self._fmri(output.bold, batch, scans, sums)}
         for name, modality in self._modalities.items():
             error = modality.loss(
                 output.reconstruction[name],
@@ -60,8 +66,7 @@ class Losses:
                 positions=positions.get(name),
                 normalise=options.normalise,
             )
-            weight = options.reconstruction_weight * options.modality_weights.get(name, 1.0)
-            found[name] = weight * trs * error
+            found[name] = self.weights[name] * trs * error
         if options.map_penalty:
             # In the units of the scans' error: of the features' variance, over the scans'.
             found["map"] = options.map_penalty * (output.map_penalty / self._variance)
@@ -95,25 +100,3 @@ class Losses:
             expanded.flatten(0, 1), batch.bold.flatten(0, 1), batch.valid.flatten(0, 1), sums=sums
         )
         return 1 - r.mean()
-
-
-def gradient_norms(
-    components: dict[str, torch.Tensor], bottleneck: torch.Tensor
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the norm of each loss component's gradient at the bottleneck, and its share in all.
-
-    Parameters
-    ----------
-    components : dict of str to Tensor
-        Scalar loss components; those without a gradient are left out.
-    bottleneck : Tensor
-        What all of them are computed from.
-    """
-    norms = {}
-    for name, component in components.items():
-        if not component.requires_grad:
-            continue
-        found = torch.autograd.grad(component, bottleneck, retain_graph=True, allow_unused=True)[0]
-        norms[name] = 0.0 if found is None else float(found.float().norm())
-    total = sum(norms.values()) or 1.0
-    return norms, {name: value / total for name, value in norms.items()}

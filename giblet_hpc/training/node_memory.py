@@ -103,7 +103,7 @@ def _mapped(file: Path, shape: Sequence[int], dtype: str) -> NDArray[Any]:
     return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=tuple(shape)))
 
 
-def memory_for(world: World, needed: int) -> PrivateMemory | None:
+def memory_for(world: World, needed: int, place: str = "auto") -> PrivateMemory | None:
     """Return where arrays are kept that are needed together.
 
     Parameters
@@ -111,13 +111,17 @@ def memory_for(world: World, needed: int) -> PrivateMemory | None:
     world : World
     needed : int
         Their bytes.
+    place : str
+        As ``train.place`` names it.
 
     Returns
     -------
     PrivateMemory or None
         None where a node has no place for them: they have to stay in the store.
     """
-    verdict = _verdict(needed) if world.local_rank == 0 else ""
+    verdict = ""
+    if world.local_rank == 0:
+        verdict = _verdict(needed) if place == "auto" else place.replace("memory", "")
     # Nodes may differ; all ranks have to take the same steps.
     everyone = world.gather(verdict)
     if STORE in everyone:

@@ -10,22 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
-from torch import nn
-
 from giblet_hpc.config.batch import ranks_of_a_team, require_shared_batch
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.modalities.base import Modality
-from giblet_hpc.modalities.registry import modalities_of
-from giblet_hpc.models.dense import SumOverFrames
-from giblet_hpc.models.shapes import Batch, Shapes
 from giblet_hpc.plans.hardware import GIB, Place
 from giblet_hpc.plans.study_size import StudySize
-from giblet_hpc.training import fully_sharded, node_memory, tensor_parallel
-from giblet_hpc.training.expected_size import ROW_TYPES
-from giblet_hpc.training.predictor import build_model
+from giblet_hpc.training import fully_sharded, node_memory
+from giblet_hpc.training.network_size import Network, network_of
 
 MODES = ("ddp", "tensor", "fsdp")
 """By how simple they are; of two that are as fast, the first is chosen."""
@@ -44,38 +35,10 @@ BUCKET = 25e6
 """Bytes of gradients that DDP sends at a time."""
 LATENCY = 5e-5
 """Seconds of a collective, however little it sends."""
-STATE = 12
-"""Bytes of a checkpoint for each weight: the weight and AdamW's two moments."""
+MOMENTS = {"adamw": 8.0, "adamw8bit": 2.03}
+"""Bytes of an optimizer's two moments for each weight."""
 ABOUT = 1.25
 """By how much step times have to differ for a plan to tell which is shorter."""
-TRACED = 2
-"""Windows of the step that is traced: BatchNorm cannot do with one."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network and one step of it, as far as plans need them.
-
-    Parameters
-    ----------
-    weights : int
-        Parameters.
-    layers : mapping of str to int
-        Weights of each layer that has some of its own.
-    sent : mapping of str to int
-        For each layer that tensor mode divides, the numbers a sample that ranks exchange of it,
-        forward and backward.
-    activations : int
-        Bytes kept for the backward pass, for each window.
-    inputs : int
-        Bytes of a window's rows and scans.
-    """
-
-    weights: int
-    layers: Mapping[str, int]
-    sent: Mapping[str, int]
-    activations: int
-    inputs: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +48,8 @@ class Estimate:
     Parameters
     ----------
     mode : str
+    weights : int
+        Parameters of the network.
     memory : mapping of str to float
         Bytes on each GPU: parameters, gradients, optimizer, gathered, activations.
     node_memory : mapping of str to float
@@ -100,6 +65,7 @@ class Estimate:
     """
 
     mode: str
+    weights: int
     memory: Mapping[str, float]
     node_memory: Mapping[str, float]
     sent: float
@@ -116,86 +82,6 @@ class Estimate:
     def step_seconds(self) -> float:
         """Of one step."""
         return sum(self.seconds.values())
-
-
-def network_of(config: RunConfig, size: StudySize) -> Network:
-    """Trace the forward pass of a config's network on the meta device.
-
-    Parameters
-    ----------
-    config : RunConfig
-    size : StudySize
-    """
-    modalities = _modalities(config, size)
-    shapes = Shapes({n: m.shape for n, m in modalities.items()}, size.subjects, size.voxels)
-    model = build_model(config, shapes, modalities).to("meta").train()
-    batch = _batch(config, shapes, modalities)
-    windows = len(batch.inside)
-    inputs = sum(v.numel() * v.element_size() for v in (*batch.stimulus.values(), batch.bold))
-    return Network(
-        sum(p.numel() for p in model.parameters()),
-        {n: sum(p.numel() for p in m.parameters(recurse=False)) for n, m in model.named_modules()},
-        {name: _exchanged(m) for name, m in model.named_modules() if tensor_parallel.divides(m)},
-        _kept(model, modalities, batch) // windows,
-        inputs // windows,
-    )
-
-
-def _modalities(config: RunConfig, size: StudySize) -> dict[str, Modality]:
-    """Return modalities that know the shapes of their rows, and nothing of what is in them."""
-    bound = {}
-    for name, modality in modalities_of(config.features).items():
-        row = size.rows[name]
-        estimates = modality.placeholder_estimates(row)
-        seen = modality.inputs(np.zeros((1, *row), np.float32), estimates)
-        bound[name] = modality.fitted(seen.shape[1:], estimates)
-    return bound
-
-
-def _batch(config: RunConfig, shapes: Shapes, modalities: Mapping[str, Modality]) -> Batch:
-    """Return windows on the meta device, as many as BatchNorm can do with."""
-    trs = config.train.window_trs
-    seen = trs + config.memory_trs
-    with torch.device("meta"):
-        stimulus = {
-            name: torch.empty(TRACED, seen, *shape, dtype=getattr(torch, ROW_TYPES[len(shape)]))
-            for name, shape in shapes.stimulus.items()
-        }
-        bold = torch.empty(TRACED, trs, shapes.subjects, shapes.voxels)
-        inside = torch.empty(TRACED, seen, dtype=torch.bool)
-        return Batch(stimulus, inside, bold, torch.empty(bold.shape[:3], dtype=torch.bool))
-
-
-def _kept(model: nn.Module, modalities: Mapping[str, Modality], batch: Batch) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass, with those of its loss."""
-    own = {id(p) for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(values: torch.Tensor) -> torch.Tensor:
-        base = values if values._base is None else values._base
-        if id(base) not in own and values.is_meta:
-            storage = values.untyped_storage()
-            kept[storage._cdata] = storage.nbytes()
-        return values
-
-    positions = {
-        name: where.to("meta")
-        for name, modality in modalities.items()
-        if (where := modality.positions(torch.Generator())) is not None
-    }
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values):
-        output = model(batch, positions)
-    outputs = [output.bold, *output.reconstruction.values()]
-    # Errors keep a difference and its square, or logits and their softmax.
-    return sum(kept.values()) + sum(2 * 4 * values.numel() for values in outputs)
-
-
-def _exchanged(layer: nn.Module) -> int:
-    """Return the numbers that a layer's ranks send for a sample; an all-reduce sends each twice."""
-    if isinstance(layer, SumOverFrames):
-        return 2 * layer.bias.numel()
-    assert isinstance(layer, nn.Linear)
-    return layer.out_features + 2 * layer.in_features
 
 
 def estimates(config: RunConfig, size: StudySize, place: Place) -> dict[str, Estimate]:
@@ -232,6 +118,7 @@ class _Mode:
         self.held = network.weights / place.ranks if mode == "fsdp" else share
         self.computed = network.weights if mode == "fsdp" else self.held
         self.bf16 = config.train.precision != "fp32"
+        self.moments = MOMENTS[config.train.optimizer]
 
     def estimate(self) -> Estimate:
         memory, on_node = self.memory(), self.node_memory()
@@ -245,8 +132,8 @@ class _Mode:
             "overhead": OVERHEAD + LATENCY * self.collectives(),
         }
         return Estimate(
-            self.mode, memory, on_node, inside + across, seconds,
-            STATE * self.network.weights, self.obstacle(memory, on_node),
+            self.mode, self.network.weights, memory, on_node, inside + across, seconds,
+            (4 + self.moments) * self.network.weights, self.obstacle(memory, on_node),
         )  # fmt: skip
 
     def windows(self) -> float:
@@ -264,7 +151,7 @@ class _Mode:
         return {
             "parameters": 4 * held,
             "gradients": 4 * held,
-            "optimizer": 8 * held,
+            "optimizer": self.moments * held,
             "gathered": self.gathered(),
             "activations": self.network.activations * windows,
             "data": 2 * self.network.inputs * windows,
@@ -288,7 +175,7 @@ class _Mode:
         """Return the bytes on the first node; a study that would fill it is kept on its disk."""
         building = 4 * max(self.network.layers.values()) * self.place.gpus
         # A copy of what is being written of a checkpoint.
-        staged = STATE * self.network.weights / self.place.nodes
+        staged = (4 + self.moments) * self.network.weights / self.place.nodes
         study, limit = self.size.bytes_in_memory, self.place.node_memory
         on_disk = limit is not None and study > node_memory.SHARE * limit * GIB
         return {
@@ -319,6 +206,10 @@ class _Mode:
 
     def obstacle(self, memory: Mapping[str, float], on_node: Mapping[str, float]) -> str:
         """Return why this mode cannot be used; empty where it can."""
+        if self.mode != "ddp" and self.config.train.optimizer == "adamw8bit":
+            return "only with train.optimizer adamw"
+        if self.mode != "ddp" and self.config.model.compile:
+            return "only without model.compile"
         if self.mode == "tensor" and self.config.model.kind != "dense":
             return "only for model.kind dense"
         if self.mode != "ddp" and (self.place.ranks if self.mode == "fsdp" else self.team) == 1:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from giblet_hpc.training.global_sums import GlobalSums, with_global_batch_norm
+from giblet_hpc.training.optimizer import moments, whole_moments
 from giblet_hpc.training.pieces import Piece, Source, flat, spread, whole
 from giblet_hpc.training.schedule import mixed_seed
 from giblet_hpc.training.world import World
@@ -74,11 +75,15 @@ def moments_into(
     """Put a checkpoint's moments into an optimizer, whose settings stay."""
     (group,) = optimizer.param_groups
     state = {
-        number: {
-            # A copy: what is read is mapped from a file that will be removed.
-            part: read(f"optimizer/{number}/{part}").to(group["params"][number].device, copy=True)
-            for part in parts
-        }
+        number: whole_moments(
+            {
+                # A copy: what is read is mapped from a file that will be removed.
+                part: read(f"optimizer/{number}/{part}").to(
+                    group["params"][number].device, copy=True
+                )
+                for part in parts
+            }
+        )
         for number, parts in names.items()
     }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
@@ -167,7 +172,7 @@ class DataParallel:
 
     def pieces(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
         """Return this rank's share of the tensors, which all have."""
-        return self.my_share(whole(flat(model.state_dict(), optimizer.state_dict()["state"])))
+        return self.my_share(whole(flat(model.state_dict(), moments(optimizer))))
 
     def my_share(self, pieces: list[Piece]) -> list[Piece]:
         """Return those of pieces that all ranks have which this one writes."""

@@ -19,6 +19,7 @@ from torch import nn
 from giblet_hpc.errors import NodeError
 from giblet_hpc.models.dense import SumOverFrames
 from giblet_hpc.training.global_sums import GlobalSums
+from giblet_hpc.training.optimizer import moments
 from giblet_hpc.training.pieces import Piece, Source, flat, spread, whole
 from giblet_hpc.training.strategy import (
     DataParallel,
@@ -134,7 +135,7 @@ class TensorParallel(DataParallel):
         self._require_agreement(model)
         names = [name for name, _ in model.named_parameters()]
         common, divided = [], []
-        for name, values in flat(model.state_dict(), optimizer.state_dict()["state"]).items():
+        for name, values in flat(model.state_dict(), moments(optimizer)).items():
             axis = self._axis(name, names, values.ndim)
             if axis is None:
                 common += whole({name: values})

@@ -10,7 +10,7 @@ import pytest
 from giblet_hpc.config import io
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.plans.hardware import GIB, GPUS, LINKS, Place
-from giblet_hpc.training import planner
+from giblet_hpc.training import network_size, planner
 from giblet_hpc.training.expected_size import expected_size
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -36,7 +36,7 @@ def test_the_originals_networks_in_every_mode(
 ) -> None:
     config = dense(*settings)
     size = expected_size(config, voxels=voxels, fps=25.0)
-    assert planner.network_of(config, size).weights == weights
+    assert network_size.network_of(config, size).weights == weights
     found = planner.estimates(config, size, place)
     held = {mode: e.memory["parameters"] / 4 for mode, e in found.items()}
     assert held["ddp"] == weights
