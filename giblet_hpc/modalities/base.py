@@ -24,6 +24,8 @@ from giblet_hpc.digests import Digests
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
+SPAN = "span"
+"""The estimate of those directions, where a config asks for it."""
 SMALLEST_VARIANCE = 1e-8
 Normalise = Literal["variance", "std", "none"]
 Estimates = Mapping[str, NDArray[Any]]
@@ -115,6 +117,9 @@ class Modality(ABC):
         raise AssertionError("only for modalities with a shared array")
 
     # What is estimated from the training TRs of a fold.
+
+    spanned: ClassVar[bool] = False
+    """Whether the dense model can see it in the directions that training TRs span: `SPAN`."""
 
     @property
     def additive(self) -> bool:

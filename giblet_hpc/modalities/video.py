@@ -22,12 +22,13 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.log import progress
 from giblet_hpc.media import film
 from giblet_hpc.modalities.base import (
+    SPAN,
     Modality,
     Note,
     film_inputs,
     moments,
 )
-from giblet_hpc.models.dense import JOINT, SumOverFrames, scaled, stack
+from giblet_hpc.models.dense import JOINT, InSpan, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
@@ -38,6 +39,7 @@ class Video(Modality):
     """Rows of frames, (F, H, X, 3) uint8."""
 
     panels: ClassVar[int] = 2
+    spanned: ClassVar[bool] = True
     options: VideoFeatures
 
     def _fps(self, survey: Survey) -> float:
@@ -126,12 +128,14 @@ class Video(Modality):
         return rows[:, :, : predicted.shape[2]].float() / 255
 
     def dense_encoder(self, width: float) -> nn.Module:
-        """Return the original's encoder of all pixels of all frames."""
+        """Return the original's encoder of all pixels of all frames, or of what they span."""
         frames, pixels = self.shape[0], int(np.prod(self.shape[1:]))
         first, *others = scaled([4096, 2048, 1024], width)
         layers = [nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(0.3)]
         after = stack([first, *others], [0.3, 0.2])
-        return nn.Sequential(SumOverFrames(frames, pixels, first), *layers, *after)
+        span = self.estimates.get(SPAN)
+        seeing = SumOverFrames(frames, pixels, first) if span is None else InSpan(span, first)
+        return nn.Sequential(seeing, *layers, *after)
 
     def dense_decoder(self, width: float) -> nn.Module:
         """Return the original's decoder of one frame."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from giblet_hpc.errors import ConfigError
@@ -96,6 +98,42 @@ class SumOverFrames(nn.Module):
         for layer, pixels in zip(self.frames, each, strict=True):
             total = total + layer(pixels)
         return total
+
+
+class InSpan(nn.Module):
+    """A linear layer of all pixels of all frames that sees their coordinates in a fixed basis.
+
+    Its weights are those of ``nn.Linear`` that lie in the basis' span, drawn as that one's.
+
+    Parameters
+    ----------
+    basis : ndarray of float16, shape (inputs, components)
+        Orthonormal columns, times the square root of ``inputs``.
+    width : int
+    """
+
+    basis: torch.Tensor
+
+    def __init__(self, basis: NDArray[np.float16], width: int) -> None:
+        super().__init__()
+        self._basis, self._bound = basis, len(basis) ** -0.5
+        # It is a study's, not learned: checkpoints do not need it.
+        self.register_buffer("basis", torch.empty(basis.shape), persistent=False)
+        self.weight = nn.Parameter(torch.empty(width, basis.shape[1]))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Put the basis in place and draw the weights."""
+        if not self.basis.is_meta:
+            self.basis.copy_(torch.from_numpy(self._basis))
+            self.basis *= self._bound
+        nn.init.uniform_(self.weight, -self._bound, self._bound)
+        nn.init.uniform_(self.bias, -self._bound, self._bound)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map (N, inputs) to (N, width)."""
+        return nn.functional.linear(inputs @ self.basis, self.weight, self.bias)
 
 
 def with_norms(model: nn.Module, make: Callable[[nn.BatchNorm1d], nn.Module]) -> nn.Module:

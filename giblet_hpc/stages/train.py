@@ -22,6 +22,7 @@ from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.parallel import strategy_of, with_settled_mode
+from giblet_hpc.training.span import with_span
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
 from giblet_hpc.training.world import World
 
@@ -102,8 +103,14 @@ def statistics_of(
     """Return a fold's estimates; all ranks make them together when they are not there yet."""
     file = paths.statistics(fold.name, paths.data_digest())
     if not world.broadcast(file.is_file()):
-        found = fit(modalities_of(config.features), study, fold.train, world)
+        modalities, components = modalities_of(config.features), config.model.span
+        found = fit(modalities, study, fold.train, world)
         if world.is_main:
+            if components is not None:
+                found = with_span(
+                    found, modalities, study, fold.train,
+                    components=components, device=world.device,
+                )  # fmt: skip
             found.save(file)
     world.wait()
     return load_statistics(file)

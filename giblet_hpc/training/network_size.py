@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.modalities.base import Modality
+from giblet_hpc.modalities.base import SPAN, Modality
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.models.dense import SumOverFrames
 from giblet_hpc.models.shapes import Batch, Shapes
@@ -79,6 +80,9 @@ def _modalities(config: RunConfig, size: StudySize) -> dict[str, Modality]:
     for name, modality in modalities_of(config.features).items():
         row = size.rows[name]
         estimates = modality.placeholder_estimates(row)
+        if modality.spanned and config.model.span is not None:
+            shape = math.prod(row), config.model.span
+            estimates[SPAN] = np.broadcast_to(np.zeros(1, np.float16), shape)
         seen = modality.inputs(np.zeros((1, *row), np.float32), estimates)
         bound[name] = modality.fitted(seen.shape[1:], estimates)
     return bound
