@@ -146,7 +146,9 @@ def validate(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     study = config.study.model_copy(
         update={"root": config.study.root.resolve(), "store": own_folder(store)}
     )
-    return config.model_copy(update={"study": study})
+    start = config.train.start_from
+    train = config.train.model_copy(update={"start_from": start.resolve() if start else None})
+    return config.model_copy(update={"study": study, "train": train})
 
 
 def validate_section(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from giblet_hpc.config.section import Count, NonNegative, Positive, Section, Weight
@@ -24,6 +25,9 @@ class Train(Section):
     """Learning rate at the end of the cosine."""
     weight_decay: Weight = 1e-2
     """AdamW's decoupled weight decay."""
+    start_from: Path | None = None
+    """Weights to start from: a file of `giblet-hpc export`. Tensors that have another name or
+    shape there, such as those of other voxels, are drawn as without it, and are named."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """`adamw8bit`: AdamW with moments of 8 bits (torchao), a quarter of their memory. Needs a C
     compiler on the node, and `model.parallel: ddp`."""

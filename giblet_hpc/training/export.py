@@ -1,13 +1,15 @@
-"""A checkpoint's weights as one safetensors file, for other programs."""
+"""A checkpoint's weights as one safetensors file, for other programs and for other trainings."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.pieces import whole, write_pieces
+from giblet_hpc.training.pieces import Layout, Source, whole, write_pieces
 
 MODEL = "model/"
 
@@ -44,3 +46,27 @@ def export_weights(folder: Path, target: Path, *, step: int | None = None) -> in
     names = [name for name in source.names() if name.startswith(MODEL)]
     write_pieces(target, whole({n.removeprefix(MODEL): source.read(n) for n in names}))
     return int(manifest["step"])
+
+
+def exported(file: Path) -> Source:
+    """Return what reads an exported file as it reads a checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such file, or it is none of safetensors.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            shapes = {n: opened.get_slice(n).get_shape() for n in names}
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"train.start_from: {file} cannot be read: {error}",
+            hint="`giblet-hpc export RUN FILE` writes one",
+        ) from error
+    layout: Layout = {
+        f"{MODEL}{name}": {"shape": shape, "axis": None, "pieces": [[file.name, 0, 0]]}
+        for name, shape in shapes.items()
+    }
+    return Source(file.parent, layout, prefix=MODEL)

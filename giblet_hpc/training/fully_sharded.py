@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from giblet_hpc.training.global_sums import with_global_batch_norm
 from giblet_hpc.training.optimizer import moments
 from giblet_hpc.training.pieces import Piece, Source, flat, whole
-from giblet_hpc.training.strategy import DataParallel, Draw, moments_into, moments_of
+from giblet_hpc.training.strategy import DataParallel, Draw, Read
 from giblet_hpc.training.world import World
 
 LARGE = 10**6
@@ -89,19 +89,18 @@ class FullySharded(DataParallel):
                 common += whole({name: values})
         return own + self.my_share(common)
 
-    def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Read this rank's shares alone."""
-        with torch.no_grad():
-            for name, place in model.state_dict().items():
-                here = place.to_local() if isinstance(place, DTensor) else place
-                here.copy_(self._read(source, f"model/{name}", place))
+    def reader(self, source: Source, model: nn.Module) -> Read:
+        """Return what reads this rank's shares alone."""
         # The optimizer numbers parameters as the model lists them.
-        listed = list(model.parameters())
-        moments_into(
-            optimizer,
-            moments_of(source),
-            lambda name: self._moment(source, name, listed[int(name.split("/")[1])]),
-        )
+        state, listed = model.state_dict(), list(model.parameters())
+
+        def read(name: str) -> torch.Tensor:
+            kind, _, rest = name.partition("/")
+            if kind == "model":
+                return self._read(source, name, state[rest])
+            return self._moment(source, name, listed[int(rest.partition("/")[0])])
+
+        return read
 
     def _moment(self, source: Source, name: str, parameter: nn.Parameter) -> torch.Tensor:
         """Return a moment, divided as its parameter is; a count of steps as it is."""

@@ -26,6 +26,7 @@ from giblet_hpc.training import checkpoint
 from giblet_hpc.training.balance import Balance, gradient_norms
 from giblet_hpc.training.batches import Ahead, Place
 from giblet_hpc.training.data_order import DataOrder, NotFiniteError
+from giblet_hpc.training.export import exported
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.losses import Losses
 from giblet_hpc.training.optimizer import make_optimizer, set_rate
@@ -329,6 +330,7 @@ class Trainer:
         newest = checkpoints.newest(self._folder) if self.world.is_main else None
         name = self.world.broadcast(newest.name if newest is not None else None)
         if name is None:
+            self._start()
             return
         found = self._folder / name
         source, manifest = checkpoint.load(found)
@@ -345,6 +347,21 @@ class Trainer:
             # A kill may have come between the checkpoint's commit and the pointer to the best.
             checkpoints.set_best(self._folder, best)
         logger.info("%s: going on from step %d (%s)", self.paths.name, self.step, found.name)
+
+    def _start(self) -> None:
+        """Put the weights in place that the config starts from."""
+        file = self.config.train.start_from
+        if file is None:
+            return
+        taken = self._strategy.start_from(exported(file), self.model)
+        others = [name for name in self.model.state_dict() if name not in taken]
+        if not taken:
+            raise ConfigError(
+                f"train.start_from: {file} has no tensor of this network",
+                hint="it has to come from a network of the same kind and sizes",
+            )
+        logger.info("starting from %s: %d tensors; as drawn: %s", file, len(taken),
+                    ", ".join(others) or "none")  # fmt: skip
 
     def _has_checkpoint(self, step: int) -> bool:
         return (self._folder / checkpoints.name_of(step) / checkpoints.MANIFEST).is_file()

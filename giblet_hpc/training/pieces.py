@@ -145,10 +145,12 @@ class Source:
     ----------
     folder : Path
     layout : Layout
+    prefix : str
+        Of names that files hold without it.
     """
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, folder: Path, layout: Layout, *, prefix: str = "") -> None:
+        self._layout, self._prefix = layout, prefix
         files = {piece[0] for entry in layout.values() for piece in entry["pieces"]}
         self._files = {name: safe_open(folder / name, framework="pt") for name in files}
 
@@ -188,7 +190,7 @@ class Source:
         return torch.cat(found, divided)
 
     def _cut(self, file: str, name: str, cut: Mapping[int, slice | None]) -> torch.Tensor:
-        opened = self._files[file]
+        opened, name = self._files[file], name.removeprefix(self._prefix)
         if not cut:
             tensor: torch.Tensor = opened.get_tensor(name)  # type: ignore[no-untyped-call]
             return tensor

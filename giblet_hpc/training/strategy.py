@@ -7,11 +7,12 @@ what a whole state is and who has it, and the seed of each rank's dropout.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from giblet_hpc.training.global_sums import GlobalSums, with_global_batch_norm
@@ -51,11 +52,41 @@ def drawing(model: nn.Module, seed: int) -> Draw:
     return draw
 
 
-def read_into(model: nn.Module, read: Read) -> None:
-    """Put a checkpoint's weights and buffers into a model, one after the other."""
+def read_into(model: nn.Module, read: Read, names: Container[str] | None = None) -> None:
+    """Put a checkpoint's weights and buffers into a model, one after the other.
+
+    Parameters
+    ----------
+    model : nn.Module
+    read : callable
+        Returns this rank's part of a tensor.
+    names : container of str, optional
+        Those of the model's tensors to read; all by default.
+    """
     with torch.no_grad():
         for name, place in model.state_dict().items():
-            place.copy_(read(f"model/{name}"))
+            if names is None or name in names:
+                here = place.to_local() if isinstance(place, DTensor) else place
+                here.copy_(read(f"model/{name}"))
+
+
+def matching(source: Source, model: nn.Module, sizes: Mapping[str, Sequence[int]]) -> set[str]:
+    """Return which of a model's tensors a source has, in the same shape.
+
+    Parameters
+    ----------
+    source : Source
+    model : nn.Module
+    sizes : mapping of str to sequence of int
+        Shapes of whole tensors of which a rank has a part.
+    """
+    known = set(source.names())
+    return {
+        name
+        for name, values in model.state_dict().items()
+        if f"model/{name}" in known
+        and source.shape(f"model/{name}") == tuple(sizes.get(name, values.shape))
+    }
 
 
 def moments_of(source: Source) -> dict[int, list[str]]:
@@ -118,6 +149,9 @@ class Strategy(Protocol):
 
     def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Put this rank's part of a checkpoint into its model and optimizer."""
+
+    def start_from(self, source: Source, model: nn.Module) -> set[str]:
+        """Put those weights into the model that fit; return their names."""
 
     def seed_dropout(self, seed: int, step: int) -> None:
         """Make a step's dropout a function of the seed, the step and this rank's windows."""
@@ -182,9 +216,26 @@ class DataParallel:
         return [piece for piece in pieces if writer[piece.name] == self.world.rank]
 
     def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Read everything on every rank."""
-        read_into(model, source.read)
-        moments_into(optimizer, moments_of(source), source.read)
+        """Read this rank's part of everything: all of it, but where a mode divides it."""
+        read = self.reader(source, model)
+        read_into(model, read)
+        moments_into(optimizer, moments_of(source), read)
+
+    def start_from(self, source: Source, model: nn.Module) -> set[str]:
+        """Read what has the same name and shape."""
+        names = matching(source, model, self.whole_shapes(model))
+        read_into(model, self.reader(source, model), names)
+        return names
+
+    def reader(self, source: Source, model: nn.Module) -> Read:
+        """Return what reads this rank's part of a tensor."""
+        del model
+        return source.read
+
+    def whole_shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
+        """Return the whole shapes of the model's tensors of which this rank has a part."""
+        del model
+        return {}
 
     def seed_dropout(self, seed: int, step: int) -> None:
         """Seed torch's generator; ranks that see different windows differ."""

@@ -21,13 +21,7 @@ from giblet_hpc.models.dense import SumOverFrames
 from giblet_hpc.training.global_sums import GlobalSums
 from giblet_hpc.training.optimizer import moments
 from giblet_hpc.training.pieces import Piece, Source, flat, spread, whole
-from giblet_hpc.training.strategy import (
-    DataParallel,
-    Draw,
-    moments_into,
-    moments_of,
-    read_into,
-)
+from giblet_hpc.training.strategy import DataParallel, Draw, Read
 from giblet_hpc.training.world import World
 
 LARGE = 10**7
@@ -150,8 +144,8 @@ class TensorParallel(DataParallel):
         own = [piece for piece in divided if writer[piece.name] == self.sums.rank]
         return own + self.my_share(common)
 
-    def load(self, source: Source, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Read this rank's shares alone."""
+    def reader(self, source: Source, model: nn.Module) -> Read:
+        """Return what reads this rank's shares alone."""
         names = [name for name, _ in model.named_parameters()]
 
         def read(name: str) -> torch.Tensor:
@@ -161,8 +155,17 @@ class TensorParallel(DataParallel):
                 return source.read(name)
             return source.read(name, axis, self._team.share(shape[axis]))
 
-        read_into(model, read)
-        moments_into(optimizer, moments_of(source), read)
+        return read
+
+    def whole_shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
+        """Return the whole shapes of what is divided."""
+        shapes = {}
+        for name, parameter in model.named_parameters():
+            if name in self._divided:
+                whole_shape = list(parameter.shape)
+                whole_shape[self._divided[name]] = self._sizes[name]
+                shapes[name] = tuple(whole_shape)
+        return shapes
 
     def _axis(self, name: str, names: Sequence[str], dimensions: int) -> int | None:
         """Return the axis that a piece's tensor is divided along; None where it is not."""

@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from giblet_hpc.cli.main import main
 from giblet_hpc.config import io
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.training import checkpoint
-from giblet_hpc.training.export import export_weights
+from giblet_hpc.training.export import export_weights, exported
 from giblet_hpc.training.pieces import whole
 from giblet_hpc.training.world import World
+from tests.training.test_loop import train
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
@@ -55,3 +56,37 @@ def test_what_is_not_there_or_damaged(run: RunPaths, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is damaged"):
         export_weights(run.checkpoints(), target)
     assert not target.exists()
+
+
+def test_training_starts_from_an_exported_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, weights = train(tmp_path / "first")
+    file = tmp_path / "weights.safetensors"
+    export_weights(RunPaths(tmp_path / "first").checkpoints(), file)
+    still = ("train.lr=1e-12", "train.min_lr=0", "train.weight_decay=0", "train.epochs=1")
+    with caplog.at_level("INFO"):
+        _, again = train(tmp_path / "again", f"train.start_from={file}", *still)
+        _, others = train(
+            tmp_path / "others", f"train.start_from={file}", "model.temporal.rank=9", *still
+        )
+    assert "as drawn: none" in caplog.text
+    for name, values in weights.items():
+        torch.testing.assert_close(again[name], values, rtol=0, atol=1e-6)
+    assert "as drawn: voxels.project.weight" in caplog.text
+    same = [name for name in weights if weights[name].shape == others[name].shape]
+    assert len(same) < len(weights)
+    for name in same:
+        torch.testing.assert_close(others[name], weights[name], rtol=0, atol=1e-6)
+
+
+def test_files_that_training_cannot_start_from(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    with pytest.raises(ConfigError, match=r"train\.start_from: .* cannot be read"):
+        exported(file)
+    file.write_bytes(b"not one of them")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        train(tmp_path / "a", f"train.start_from={file}")
+    save_file({"layer": torch.ones(3)}, file)
+    with pytest.raises(ConfigError, match="has no tensor of this network"):
+        train(tmp_path / "b", f"train.start_from={file}")

@@ -22,7 +22,7 @@ from giblet_hpc.models.shapes import Batch, Shapes
 from giblet_hpc.training import checkpoint, fully_sharded, tensor_parallel
 from giblet_hpc.training.fully_sharded import FullySharded
 from giblet_hpc.training.losses import Losses
-from giblet_hpc.training.strategy import DataParallel, Strategy, drawing
+from giblet_hpc.training.strategy import DataParallel, Strategy, drawing, matching
 from giblet_hpc.training.tensor_parallel import TensorParallel
 from giblet_hpc.training.voxel_sums import VoxelSums
 from giblet_hpc.training.world import World
@@ -141,6 +141,7 @@ def work(rank: int, size: int, folder: Path) -> None:
         keep(folder / f"{size} {mode}.pt", rank, training)
     if size == 4:
         resumed(rank, world, folder)
+        started(rank, world, folder)
     if size == 6:
         three_teams(world)
     if size == 2:
@@ -182,6 +183,22 @@ def resumed(rank: int, world: World, folder: Path) -> None:
             again.step()
         keep(folder / f"{first} then {then}.pt", rank, again)
         dist.barrier()
+
+
+def started(rank: int, world: World, folder: Path) -> None:
+    """Start from the weights of one mode in another; what has another shape stays as drawn."""
+    source, _ = checkpoint.load(folder / "4 tensor.checkpoint" / "step-00000000")
+    for name, make in MODES.items():
+        training = Training(make(world))
+        taken = training.strategy.start_from(source, training.model)
+        assert taken == set(training.model.state_dict()), name
+        keep(folder / f"from tensor in {name}.pt", rank, training)
+        dist.barrier()
+        other = Training(make(world))
+        plain = matching(source, other.model, {})
+        whole = matching(source, other.model, other.strategy.whole_shapes(other.model))
+        assert plain <= whole
+        assert (plain < whole) == name.startswith("tensor"), "shares have shapes of their own"
 
 
 def with_dropout(rank: int, world: World, folder: Path) -> None:
@@ -261,6 +278,10 @@ def test_every_mode_trains_alike(tmp_path: Path, subtests: pytest.Subtests) -> N
     with subtests.test("resumed in its own mode it is bitwise the same"):
         again = found(tmp_path, "tensor then tensor")
         torch.testing.assert_close(again, found(tmp_path, "4 tensor"), rtol=0, atol=0)
+    for name in MODES:
+        with subtests.test("weights of another training", mode=name):
+            scores = found(tmp_path, f"from tensor in {name}")["scores"]
+            torch.testing.assert_close(scores, one["scores"], rtol=0, atol=1e-6)
     with subtests.test("dropout of a team is that of one rank"):
         alone, team = (torch.load(tmp_path / f"dropout {n}.pt") for n in ("alone", "a team"))
         torch.testing.assert_close(team, alone, rtol=0, atol=1e-9)

@@ -175,6 +175,8 @@ def folders_of(paths: RunPaths, config: RunConfig) -> Folders:
     store = study.store if study.store.exists() else study.store.parent
     weights = [Path(section.weights) for section in config.features.sections.values()]
     read = [study.root, *(folder for folder in weights if folder.is_absolute())]
+    if config.train.start_from is not None:
+        read.append(config.train.start_from.parent)
     return Folders(
         [folder for folder in (paths.root, store) if folder.exists()],
         [folder for folder in read if folder.exists()],
