@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from giblet_hpc.config.section import Count, NonNegative, Positive, Section, Weight
 
@@ -54,5 +56,14 @@ class Train(Section):
     itself, at every step. `auto`: the first of these that has room. Results are the same."""
     log_every: Count = 10
     """Steps between log lines and TensorBoard points."""
+    profile: tuple[NonNegative, NonNegative] | None = None
+    """Steps of which rank 0 writes a profile (torch.profiler) into the run's folder, and on a GPU a
+    snapshot of its memory: the first, and the one after the last."""
     seed: NonNegative = 0
     """Seed of initialisation, order and dropout."""
+
+    @model_validator(mode="after")
+    def _profile_of_some_steps(self) -> Self:
+        if self.profile is not None and self.profile[0] >= self.profile[1]:
+            raise ValueError("profile: the second step has to be after the first")
+        return self

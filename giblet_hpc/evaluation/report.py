@@ -89,7 +89,8 @@ def write_report(
     config : RunConfig
     folds : list of dict
         For each fold: ``title``, ``verdict``, ``rows`` (regions), ``reconstruction``, and data
-        URIs under ``training``, ``histogram``, ``maps`` and ``samples``.
+        URIs under ``training``, ``histogram``, ``maps`` and ``samples``; under ``profiles`` files
+        beside the page.
     notes : list of str
         Sentences on method that a reader needs beside the numbers.
     """

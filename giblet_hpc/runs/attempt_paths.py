@@ -37,6 +37,10 @@ class AttemptPaths:
         """Why a rank failed. By that rank."""
         return self.root / f"rank-{number}.json"
 
+    def collectives(self, number: int) -> Path:
+        """What a rank was telling the others when they hung. By that rank."""
+        return self.root / f"collectives-rank-{number}.json"
+
     def agent(self, node: int) -> Path:
         """Which ranks of a node ended first, and how. By the node's torchrun."""
         return self.root / f"agent-{node}.json"

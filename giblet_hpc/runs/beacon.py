@@ -11,7 +11,7 @@ from pathlib import Path
 
 from giblet_hpc.runs.environment import LOCAL, SUPERVISOR
 
-STOP = "stop"
+STOP, TRACE = "stop", "trace"
 WATCH_SECONDS = 2.0
 STACK_SIGNAL = signal.SIGUSR1
 BLOCKED_AT_START = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
@@ -83,6 +83,17 @@ def asked_to_stop() -> bool:
     """Return whether this node's supervisor asks its ranks to stop."""
     folder = os.environ.get(LOCAL)
     return folder is not None and (Path(folder) / STOP).exists()
+
+
+def ask_for_trace(folder: Path) -> None:
+    """Ask the ranks of this node to write down their last collectives."""
+    (folder / TRACE).touch()
+
+
+def asked_for_trace() -> bool:
+    """Return whether this node's supervisor asks for this rank's last collectives."""
+    folder = os.environ.get(LOCAL)
+    return folder is not None and (Path(folder) / TRACE).exists()
 
 
 def _start_time(status: Path) -> str:

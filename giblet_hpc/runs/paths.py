@@ -182,6 +182,10 @@ class RunPaths:
         """Training figures of a fold, one JSON object a line."""
         return self.root / (f"metrics-{fold}.jsonl" if fold else "metrics.jsonl")
 
+    def profile(self, fold: str = "") -> Path:
+        """Profiles of a fold's steps."""
+        return self.root / (f"profile-{fold}" if fold else "profile")
+
     def statistics(self, fold: str, digest: str) -> Path:
         """What a fold fitted on its training TRs, of data with a digest: LSA, means, variances."""
         return self.root / "statistics" / f"{fold or 'all'}-{digest[:16]}.npz"

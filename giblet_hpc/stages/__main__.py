@@ -92,12 +92,14 @@ def run_stage(stage: Stage, paths: RunPaths, *, rank: int, part: str, rebuild: b
 
             preprocess.run(paths.load_config(), paths, part=part, rebuild=rebuild)
             return True
+        from giblet_hpc.training import flight_recorder
         from giblet_hpc.training.world import world
 
         # Rank 0 fits ridge and draws the report while the others wait.
         timeout = timedelta(minutes=30) if stage == "train" else timedelta(hours=24)
         # The inner report comes before the group is left, which takes a while when a rank is gone.
         with world(timeout=timeout) as here, reporting(paths, stage, rank):
+            flight_recorder.answer(rank)
             if stage == "train":
                 from giblet_hpc.stages import train
 

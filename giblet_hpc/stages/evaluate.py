@@ -142,6 +142,10 @@ def _score(
         "histogram": report.histogram_figure(arrays["model_r"], arrays["ridge_r"]),
         "maps": [drawing.as_data_uri(picture) for picture in pictures],
         "samples": [drawing.as_data_uri(figure) for figure in drawn],
+        "profiles": [
+            f"{file.parent.name}/{file.name}"
+            for file in sorted(paths.profile(fold.name).glob("steps-*"))
+        ],
     }
 
 

@@ -28,6 +28,7 @@ from giblet_hpc.training.batches import Ahead, Place
 from giblet_hpc.training.data_order import DataOrder, NotFiniteError
 from giblet_hpc.training.export import exported
 from giblet_hpc.training.feed import StudyArrays
+from giblet_hpc.training.instruments import Instruments
 from giblet_hpc.training.losses import Losses
 from giblet_hpc.training.optimizer import make_optimizer, set_rate
 from giblet_hpc.training.parts import apply_options
@@ -97,6 +98,7 @@ class Trainer:
         self._folder = paths.checkpoints(fold.name)
         self._order = DataOrder(self._folder, self.world)
         self._batches = Ahead(self.predictor.reader, self._windows_of, config.train.accumulation)
+        self._instruments = Instruments(config, paths, fold.name, self.world)
         self._progress = Progress(paths, "train")
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()
@@ -133,6 +135,7 @@ class Trainer:
                 self._go_back()
         finally:
             self._batches.close()
+            self._instruments.close()
         if self.world.is_main:
             self._progress.write(step=self.step)
         return self.finished
@@ -168,7 +171,9 @@ class Trainer:
         options = self.config.train
         total = options.epochs * self.steps_per_epoch
         while not self.finished:
+            self._instruments.before(self.step)
             figures = self._train_step()
+            self._instruments.after(self.step)
             self.step += 1
             self.finished = self.step >= total
             improved = self._validate_if_due(recorder)
@@ -229,9 +234,17 @@ class Trainer:
         self._apply(norm)
         seconds = time.perf_counter() - started
         self._timer.step(seconds, self._batches.waited - waited)
+        if not logged:
+            return {}
         trs = options.batch_windows * options.window_trs
-        return {**figures, "lr": rate, "gradient_norm": norm, "trs_per_second": trs / seconds,
-                "data_wait_seconds": self._timer.waited}  # fmt: skip
+        return {
+            **figures,
+            "lr": rate,
+            "gradient_norm": norm,
+            "trs_per_second": trs / seconds,
+            "data_wait_seconds": self._timer.waited,
+            **self._instruments.figures(seconds),
+        }
 
     def _backward(self, batch: Batch, *, sync: bool, logged: bool) -> dict[str, float]:
         options = self.config.train

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.modalities.base import SPAN, Modality
@@ -42,6 +43,8 @@ class Network:
         Bytes kept for the backward pass, for each window.
     inputs : int
         Bytes of a window's rows and scans.
+    operations : float
+        Floating-point operations of a window's forward pass.
     """
 
     weights: int
@@ -49,6 +52,7 @@ class Network:
     sent: Mapping[str, int]
     activations: int
     inputs: int
+    operations: float
 
 
 def network_of(config: RunConfig, size: StudySize) -> Network:
@@ -65,12 +69,15 @@ def network_of(config: RunConfig, size: StudySize) -> Network:
     batch = _batch(config, shapes, modalities)
     windows = len(batch.inside)
     inputs = sum(v.numel() * v.element_size() for v in (*batch.stimulus.values(), batch.bold))
+    with FlopCounterMode(display=False) as counter:
+        kept = _kept(model, modalities, batch, recompute=config.model.recompute)
     return Network(
         sum(p.numel() for p in model.parameters()),
         {n: sum(p.numel() for p in m.parameters(recurse=False)) for n, m in model.named_modules()},
         {name: _exchanged(m) for name, m in model.named_modules() if tensor_parallel.divides(m)},
-        _kept(model, modalities, batch, recompute=config.model.recompute) // windows,
+        kept // windows,
         inputs // windows,
+        counter.get_total_flops() / windows,
     )
 
 

@@ -127,7 +127,7 @@ class _Mode:
         seconds = {
             "memory": (READS * self.computed + UPDATES * self.held)
             / (self.place.gpu.bandwidth * 1e9),
-            "arithmetic": 6 * self.computed * self.trs() / (self.place.gpu.tflops * 1e12),
+            "arithmetic": self.operations() / (self.place.gpu.tflops * 1e12),
             "links": inside / (speed * 1e9) + across / (self.place.between_all * 1e9),
             "overhead": OVERHEAD + LATENCY * self.collectives(),
         }
@@ -144,6 +144,11 @@ class _Mode:
         """Return how many TRs a rank computes in a step."""
         each = self.config.train.window_trs + self.config.memory_trs
         return self.config.train.batch_windows / self.sharing * each
+
+    def operations(self) -> float:
+        """Return a step's floating-point operations on a rank: forward, and twice that backward."""
+        windows = self.config.train.batch_windows / self.sharing
+        return 3 * self.network.operations * windows * self.computed / self.network.weights
 
     def memory(self) -> dict[str, float]:
         """Return the bytes on a GPU, by what they are for."""

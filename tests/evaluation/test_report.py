@@ -39,6 +39,7 @@ def test_names_do_not_become_markup(tmp_path: Path, demo_config: str) -> None:
         "title": "<script>alert(1)</script>", "verdict": "equal", "test_trs": 4, "step": 9,
         "rows": [{"region": "<b>x</b>", "voxels": 7, "model_r": 0.5}], "reconstruction": {},
         "training": picture, "histogram": picture, "maps": [], "samples": [], "fold": "",
+        "profiles": ["profile/steps-3-5.txt"],
     }  # fmt: skip
     file = tmp_path / "report.html"
     config = io.load(Path(demo_config))

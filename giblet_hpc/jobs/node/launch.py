@@ -94,6 +94,8 @@ def stage_environment(stage: Stage, *, ranks: int, cores: int | None = None) -> 
         SAFE_PATH: "1",
         # DDP remarks on every rank that all parameters are in use.
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        # Collectives that torch remembers, for when ranks hang.
+        "TORCH_FR_BUFFER_SIZE": "2000",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -245,6 +245,7 @@ class Supervisor:
                     # A file system that stumbles is no reason to end ranks that may be fine.
                     condition = "fine"
                 if condition == "hung":
+                    watch.ask_for_trace()
                     child.dump_stacks([process for process, *_ in watch.ranks().values()])
                 if condition != "fine":
                     self._stepped_in = condition

@@ -16,6 +16,10 @@ TAIL_BYTES = 20000
 NOT_STARTED = -1
 """A node's code when its stage could not be started."""
 KILLED_SCRIPT = "the job's script was killed on its first node"
+HUNG_HINT = (
+    "the ranks' stacks are in the log, their last collectives in the attempt's "
+    "collectives-rank-*.json"
+)
 MORE_MEMORY = (
     "the kernel does so where memory is short: raise memory_gb_per_node in the cluster profile"
 )
@@ -61,7 +65,7 @@ def diagnose(
     if mistake is not None:
         return Diagnosis("failed", mistake["reason"], mistake["hint"], mistake["exit_code"])
     if attempt.hung.exists():
-        return Diagnosis("hung", _hang_reason(attempt), "the ranks' stacks are in the log", 1)
+        return Diagnosis("hung", _hang_reason(attempt), HUNG_HINT, 1)
     if asked:
         reason = read_text(attempt.stop).strip() if attempt.stop.exists() else ""
         if disposition == "script killed":

@@ -74,6 +74,10 @@ class Watch:
         """Whether the stage has been asked to stop."""
         return self._asked_at is not None
 
+    def ask_for_trace(self) -> None:
+        """Ask this node's ranks to write down their last collectives."""
+        beacon.ask_for_trace(self._local)
+
     def ask(self, why: str) -> None:
         """Ask the stage's ranks, on all nodes, to stop at the next step boundary."""
         if self._asked_at is None:
