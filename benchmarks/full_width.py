@@ -1,6 +1,7 @@
 """Training's start, and evaluation, of a study at full width: anonymous memory and time by phase.
 
     python benchmarks/full_width.py [--subjects 17] [--voxels 85000] [--trs 1000] [--folder /tmp]
+    torchrun --nproc-per-node 2 benchmarks/full_width.py
 
 Random scans, made on the fly, on disk as a study is that memory cannot hold; vectors in the place
 of films. Files that are mapped do not count: the kernel gives their pages back when asked. Run it
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -23,8 +25,7 @@ import torch
 
 from giblet_hpc.config import io
 from giblet_hpc.evaluation import scores
-from giblet_hpc.evaluation.baselines import ridge_predictions
-from giblet_hpc.evaluation.blocks import write_rows
+from giblet_hpc.evaluation.baselines import write_ridge
 from giblet_hpc.evaluation.prediction import predict_test
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
@@ -34,9 +35,12 @@ from giblet_hpc.training.feed import RunArrays, StudyArrays
 from giblet_hpc.training.loop import Trainer
 from giblet_hpc.training.node_memory import NodeMemory
 from giblet_hpc.training.strategy import DataParallel
+from giblet_hpc.training.validation import validate
+from giblet_hpc.training.windows import covering_windows
 from giblet_hpc.training.world import World
 
-ALONE = World(0, 0, 1, torch.device("cpu"))
+RANK, RANKS = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+WORLD = World(RANK, RANK, RANKS, torch.device("cpu"), RANKS)
 CONFIG = Path(__file__).parents[1] / "configs" / "sherlock_production.yaml"
 
 
@@ -72,7 +76,7 @@ class Peak:
 
 
 def study_of(given: argparse.Namespace) -> StudyArrays:
-    memory, random = NodeMemory(ALONE, given.folder), np.random.default_rng(0)
+    memory, random = NodeMemory(WORLD, given.folder), np.random.default_rng(0)
 
     def scans(out: np.ndarray) -> None:
         for subject in out:
@@ -97,7 +101,9 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=500)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     given = parser.parse_args()
-    peak = Peak()
+    if RANKS > 1:
+        torch.distributed.init_process_group("gloo")
+    peak, strategy = Peak(), DataParallel(WORLD)
     config = io.load(CONFIG, ["features.video=null", "features.audio=null", "train.epochs=1",
                               "features.text.segments=1", "evaluate.ridge.components=50",
                               "train.batch_windows=4"])  # fmt: skip
@@ -106,37 +112,43 @@ def main() -> None:
     fold = Fold("", (training,), (validation,), (Block("run2", 0, given.trs),))
     study = peak.phase("making the study", lambda: study_of(given))
     modalities = modalities_of(config.features)
-    found = peak.phase("statistics", lambda: statistics.fit(modalities, study, fold.train, ALONE))
-    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+    found = peak.phase("statistics", lambda: statistics.fit(modalities, study, fold.train, WORLD))
+    with tempfile.TemporaryDirectory(dir=given.folder) as own:
+        name = WORLD.broadcast(own)
         paths = RunPaths(Path(name) / "run")
-        paths.create(config)
-        for file in (paths.inputs, paths.split):
-            file.write_text("{}")
+        if WORLD.is_main:
+            paths.create(config)
+            for file in (paths.inputs, paths.split):
+                file.write_text("{}")
+        WORLD.wait()
         steps = iter(range(1, 100))
         trainer = peak.phase("training, from its start: model", lambda: Trainer(
-            config, paths, fold, study=study, statistics=found, strategy=DataParallel(ALONE),
+            config, paths, fold, study=study, statistics=found, strategy=strategy,
             should_stop=lambda: next(steps) == 3,
         ))  # fmt: skip
         weights = sum(p.numel() for p in trainer.model.parameters())
         peak.phase("training, three steps and a checkpoint", trainer.run)
-        peak.phase("validation", trainer.validate)
-        predictor = trainer.predictor
+        predictor, losses = trainer.predictor, trainer.losses
+        peak.phase("validation", lambda: validate(
+            predictor, losses, covering_windows(fold.validation, 32),
+            runs=list(study.runs), strategy=strategy,
+        ))  # fmt: skip
         del trainer
         predictor.model.eval()
         folder = Path(name)
-        peak.phase("predictions", lambda: predict_test(predictor, fold.test, folder, ALONE))
-        shape = (given.subjects, given.trs, given.voxels)
-        peak.phase("ridge", lambda: write_rows(
-            folder / "ridge.npy", shape,
-            ridge_predictions(config, study, predictor.modalities, fold),
+        peak.phase("predictions", lambda: predict_test(predictor, fold.test, folder, WORLD))
+        peak.phase("ridge", lambda: write_ridge(
+            config, study, predictor.modalities, fold, path=folder / "ridge.npy", world=WORLD,
         ))  # fmt: skip
         made = {n: np.load(folder / f"{f}.npy", mmap_mode="r")
                 for n, f in (("model", "predictions"), ("ridge", "ridge"))}  # fmt: skip
-        maps = peak.phase("scores", lambda: scores.score_maps(study, fold.test, made))
-        peak.phase("ceiling", lambda: scores.ceiling_map(study, fold.test, group_mean=False))
+        maps = peak.phase("scores", lambda: scores.score_maps(study, fold.test, made, WORLD))
+        peak.phase("ceiling", lambda: scores.ceiling_map(study, fold.test, WORLD, group_mean=False))
+        WORLD.wait()
     text = {"weights": weights, "ridge_r": float(maps["ridge_r"].mean()), **peak.phases}
     given.folder = str(given.folder)
-    sys.stdout.write(json.dumps({**vars(given), **text}, indent=1) + "\n")
+    if WORLD.is_main:
+        sys.stdout.write(json.dumps({**vars(given), **text}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.evaluation.blocks import VOXELS
+from giblet_hpc.evaluation.blocks import VOXELS, voxel_share, write_rows
 from giblet_hpc.modalities.base import Modality
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.statistics import in_parts, rows_of
+from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 12.0
@@ -69,16 +71,50 @@ def principal_features(
     return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
 
 
-def ridge_predictions(
-    config: RunConfig, study: StudyArrays, modalities: Mapping[str, Modality], fold: Fold
-) -> Iterator[NDArray[np.float32]]:
-    """Yield each subject's predictions, (test trs, voxels).
+def write_ridge(
+    config: RunConfig,
+    study: StudyArrays,
+    modalities: Mapping[str, Modality],
+    fold: Fold,
+    *,
+    path: Path,
+    world: World,
+) -> None:
+    """Write each subject's predictions as a .npy file, (subjects, test trs, voxels).
 
-    Fit on the fold's training and validation TRs, predict its test TRs.
+    Fit on the fold's training and validation TRs, predict its test TRs; each rank does so for a
+    share of the voxels.
 
     The penalty of each voxel is chosen by cross-validation over contiguous, purged blocks of
     those TRs; principal components and LSA come from the training TRs alone.
     """
+    trs, subjects = sum(block.trs for block in fold.test), len(study.subjects)
+    mine = voxel_share(study.voxels, world)
+    files = [path.with_name(f"ridge-rank-{rank}.npy") for rank in range(world.size)]
+    own = _predictions(config, study, modalities, fold, mine)
+    write_rows(files[world.rank], (subjects, trs, mine.stop - mine.start), own)
+    world.wait()
+    if world.is_main:
+        ranks = [np.load(file, mmap_mode="r") for file in files]
+        rows = (
+            np.concatenate([part[subject, tr] for part in ranks])
+            for subject in range(subjects)
+            for tr in range(trs)
+        )
+        write_rows(path, (subjects, trs, study.voxels), rows)
+        for file in files:
+            file.unlink()
+    world.wait()
+
+
+def _predictions(
+    config: RunConfig,
+    study: StudyArrays,
+    modalities: Mapping[str, Modality],
+    fold: Fold,
+    voxels: slice,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield each subject's predictions of some voxels, (test trs, voxels)."""
     options = config.evaluate.ridge
     features = principal_features(config, study, modalities, fold.train)
     delays = delays_of(options, config.study.tr)
@@ -89,8 +125,11 @@ def ridge_predictions(
 
     inputs, tests = lagged(used), lagged(fold.test)
     for subject in range(len(study.subjects)):
-        scans = rows_of([study.runs[b.run].bold[subject, b.start : b.stop] for b in used])
+        scans = rows_of([study.runs[b.run].bold[subject, b.start : b.stop, voxels] for b in used])
         valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in used])
+        if not scans.shape[1]:
+            yield np.empty((len(tests), 0), np.float32)
+            continue
         model = fit_ridge(inputs[valid], scans[valid], options, purge=max(delays))
         yield np.asarray(model.predict(tests), dtype=np.float32)
 

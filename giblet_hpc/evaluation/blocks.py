@@ -10,15 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.files import write_with
+from giblet_hpc.training.world import World
 
 VOXELS = 4096
 """Of a block: what is computed of it for one subject and a thousand TRs takes some 100 MB."""
 
 
-def voxel_blocks(voxels: int) -> Iterator[slice]:
-    """Yield slices that cover all voxels."""
-    for start in range(0, voxels, VOXELS):
-        yield slice(start, min(voxels, start + VOXELS))
+def voxel_blocks(voxels: slice) -> Iterator[slice]:
+    """Yield slices that cover some voxels."""
+    for start in range(voxels.start, voxels.stop, VOXELS):
+        yield slice(start, min(voxels.stop, start + VOXELS))
+
+
+def voxel_share(voxels: int, world: World) -> slice:
+    """Return which of the voxels are a rank's to compute."""
+    edges = [rank * voxels // world.size for rank in (world.rank, world.rank + 1)]
+    return slice(*edges)
 
 
 def write_rows(path: Path, shape: Sequence[int], parts: Iterable[NDArray[np.floating]]) -> None:

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import ceiling as ceilings
 from giblet_hpc.evaluation import metrics
-from giblet_hpc.evaluation.blocks import voxel_blocks
+from giblet_hpc.evaluation.blocks import voxel_blocks, voxel_share
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.statistics import rows_of
+from giblet_hpc.training.world import World
 
 Maps = dict[str, NDArray[np.float64]]
 
@@ -26,9 +28,12 @@ def test_rows(blocks: Sequence[Block]) -> list[slice]:
 
 
 def score_maps(
-    study: StudyArrays, blocks: Sequence[Block], predictions: dict[str, NDArray[np.float32]]
+    study: StudyArrays,
+    blocks: Sequence[Block],
+    predictions: dict[str, NDArray[np.float32]],
+    world: World,
 ) -> Maps:
-    """Return r and R2 of every voxel and subject, for each predictor.
+    """Return r and R2 of every voxel and subject, for each predictor; ranks share the voxels.
 
     Parameters
     ----------
@@ -36,6 +41,7 @@ def score_maps(
     blocks : sequence of Block
         Test TRs.
     predictions : dict of str to ndarray, shape (subjects or 1, trs, voxels)
+    world : World
 
     Returns
     -------
@@ -45,11 +51,12 @@ def score_maps(
     runs = test_rows(blocks)
     subjects, voxels = len(study.subjects), study.voxels
     maps = {
-        f"{name}_{score}": np.empty((subjects, voxels))
+        f"{name}_{score}": np.zeros((subjects, voxels))
         for name in predictions
         for score in ("r", "r2")
     }
-    for subject, chosen in itertools.product(range(subjects), voxel_blocks(voxels)):
+    mine = voxel_blocks(voxel_share(voxels, world))
+    for subject, chosen in itertools.product(range(subjects), mine):
         valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
         measured = rows_of(
             [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
@@ -58,11 +65,17 @@ def score_maps(
             made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
             maps[f"{name}_r"][subject, chosen] = metrics.pearson(made, measured, valid, runs)
             maps[f"{name}_r2"][subject, chosen] = metrics.r_squared(made, measured, valid, runs)
-    return maps
+    return {name: _of_all_ranks(values, world) for name, values in maps.items()}
+
+
+def _of_all_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:
+    """Put together what each rank has of an array that is zero elsewhere."""
+    total: NDArray[np.float64] = world.sum(torch.from_numpy(values).to(world.device)).cpu().numpy()
+    return total
 
 
 def ceiling_map(
-    everyone: StudyArrays, blocks: Sequence[Block], *, group_mean: bool
+    everyone: StudyArrays, blocks: Sequence[Block], world: World, *, group_mean: bool
 ) -> NDArray[np.float64] | None:
     """Return the noise ceiling of every voxel on the test TRs; None with fewer than two subjects.
 
@@ -71,6 +84,8 @@ def ceiling_map(
     everyone : StudyArrays
         With subjects apart.
     blocks : sequence of Block
+    world : World
+        Its ranks share the voxels.
     group_mean : bool
         Whether the mean over subjects is predicted, rather than each.
     """
@@ -78,12 +93,13 @@ def ceiling_map(
     if count < 2:
         return None
     valid = np.concatenate([everyone.runs[b.run].valid[:, b.start : b.stop] for b in blocks], 1)
-    rho = np.empty(everyone.voxels)
-    for chosen in voxel_blocks(everyone.voxels):
+    rho = np.zeros(everyone.voxels)
+    for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
         scans = np.concatenate(
             [everyone.runs[b.run].bold[:, b.start : b.stop, chosen] for b in blocks], 1
         )
         rho[chosen] = ceilings.pairwise_correlation(scans, valid, test_rows(blocks))
+    rho = _of_all_ranks(rho, world)
     return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1)
 
 

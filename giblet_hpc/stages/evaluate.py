@@ -20,8 +20,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation import report, samples, scores
-from giblet_hpc.evaluation.baselines import delays_of, ridge_predictions
-from giblet_hpc.evaluation.blocks import write_rows
+from giblet_hpc.evaluation.baselines import delays_of, write_ridge
 from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.modalities.registry import modalities_of
@@ -60,11 +59,10 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
     needed = stored_bytes(config, inputs)
     place = config.train.place
     study = load_study(config, inputs, memory=memory_for(world, needed, place))
-    everyone = study if world.is_main else None
-    if world.is_main and config.bold.mode == "cross_subject":
-        alone = World(0, 0, 1, world.device)
+    everyone = study
+    if config.bold.mode == "cross_subject":
         needed = stored_bytes(config, inputs, per_subject=True)
-        memory = memory_for(alone, needed, place)
+        memory = memory_for(world, needed, place)
         everyone = load_study(config, inputs, memory=memory, per_subject=True)
     results, strategy = [], DataParallel(world)
     for fold in load_folds(paths.split):
@@ -78,9 +76,11 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
             _discard_others(folder, config, paths, checkpoints.best(best))
         if not world.broadcast((folder / "predictions.npy").is_file()):
             predict_test(predictor, fold.test, folder, world)
-        if everyone is not None:
+        if world.is_main:
             progress.note(phase=f"scoring {fold.name}")
-            results.append(_score(paths, predictor, fold, (study, everyone), manifest))
+        _make_scores(predictor, fold, (study, everyone), folder, manifest=manifest, world=world)
+        if world.is_main:
+            results.append(_score(paths, predictor, fold, study))
     if world.is_main:
         _write_results(config, paths, results)
     world.wait()
@@ -101,25 +101,43 @@ def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Path
     write_json(record, made_from)
 
 
-def _score(
-    paths: RunPaths,
+def _make_scores(
     predictor: Predictor,
     fold: Fold,
     studies: tuple[StudyArrays, StudyArrays],
+    folder: Path,
+    *,
     manifest: dict[str, Any],
-) -> dict[str, Any]:
-    """Return a fold's part of the report, from products that exist or are made now."""
-    study, everyone = studies
+    world: World,
+) -> None:
+    """Write a fold's ridge, scores and maps where they are not there yet; all ranks share in it."""
+    config, (study, everyone) = predictor.config, studies
+    ridge = folder / "ridge.npy"
+    if not world.broadcast(ridge.is_file()):
+        logger.info("ridge on %d training TRs", sum(b.trs for b in fold.train + fold.validation))
+        write_ridge(config, study, predictor.modalities, fold, path=ridge, world=world)
+    if world.broadcast((folder / "fold.json").is_file()):
+        return
+    predictions = _predictions(folder)
+    arrays = scores.score_maps(study, fold.test, predictions, world)
+    group = config.bold.mode == "cross_subject"
+    ceiling = scores.ceiling_map(everyone, fold.test, world, group_mean=group)
+    if world.is_main:
+        _write_scores(config, folder, fold, study, (arrays, ceiling), manifest)
+
+
+def _predictions(folder: Path) -> dict[str, NDArray[np.float32]]:
+    files = {"model": "predictions.npy", "ridge": "ridge.npy"}
+    return {name: np.load(folder / file, mmap_mode="r") for name, file in files.items()}
+
+
+def _score(paths: RunPaths, predictor: Predictor, fold: Fold, study: StudyArrays) -> dict[str, Any]:
+    """Return a fold's part of the report, from its products."""
     config = predictor.config
     folder = paths.evaluation / fold.name
-    predictions = {
-        "model": np.load(folder / "predictions.npy", mmap_mode="r"),
-        "ridge": _ridge(predictor, study, fold, folder / "ridge.npy"),
-    }
+    predictions = _predictions(folder)
     if config.evaluate.write_scans and study.subjects != (GROUP_MEAN,):
         _write_predicted_scans(config, study, fold, predictions["model"], folder)
-    if not (folder / "fold.json").is_file():
-        _write_scores(config, folder, fold, study, everyone, predictions, manifest)
     rows = read_json(folder / "fold.json")
     with np.load(folder / "maps.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
@@ -149,28 +167,15 @@ def _score(
     }
 
 
-def _ridge(predictor: Predictor, study: StudyArrays, fold: Fold, path: Path) -> NDArray[np.float32]:
-    if not path.is_file():
-        logger.info("ridge on %d training TRs", sum(b.trs for b in fold.train + fold.validation))
-        trs = sum(block.trs for block in fold.test)
-        made = ridge_predictions(predictor.config, study, predictor.modalities, fold)
-        write_rows(path, (len(study.subjects), trs, study.voxels), made)
-    loaded: NDArray[np.float32] = np.load(path, mmap_mode="r")
-    return loaded
-
-
 def _write_scores(
     config: RunConfig,
     folder: Path,
     fold: Fold,
     study: StudyArrays,
-    everyone: StudyArrays,
-    predictions: dict[str, NDArray[np.float32]],
+    found: tuple[scores.Maps, NDArray[np.float64] | None],
     manifest: dict[str, Any],
 ) -> None:
-    arrays = scores.score_maps(study, fold.test, predictions)
-    group = config.bold.mode == "cross_subject"
-    ceiling = scores.ceiling_map(everyone, fold.test, group_mean=group)
+    arrays, ceiling = found
     labels, names = _labels(config)
     rows = scores.region_rows(
         arrays,

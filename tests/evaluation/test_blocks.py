@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,11 +15,23 @@ from numpy.typing import NDArray
 from giblet_hpc.evaluation import blocks, ceiling, metrics, scores
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import RunArrays, StudyArrays
+from giblet_hpc.training.world import World
+
+ALONE = World(0, 0, 1, torch.device("cpu"))
+
+
+class One(World):
+    """One of several ranks, whose part is looked at by itself."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
 
 
 @given(st.integers(1, 3 * blocks.VOXELS))
 def test_blocks_cover_all_voxels_once(voxels: int) -> None:
-    covered = [n for chosen in blocks.voxel_blocks(voxels) for n in (chosen.start, chosen.stop)]
+    covered = [
+        n for chosen in blocks.voxel_blocks(slice(0, voxels)) for n in (chosen.start, chosen.stop)
+    ]
     assert covered[0] == 0 and covered[-1] == voxels
     assert covered[1:-1:2] == covered[2::2]
 
@@ -53,7 +66,7 @@ def test_scores_by_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
     made = {"model": random.standard_normal((1, 19, 11)).astype(np.float32),
             "ridge": random.standard_normal((3, 19, 11)).astype(np.float32)}  # fmt: skip
     monkeypatch.setattr(blocks, "VOXELS", 4)
-    maps = scores.score_maps(study, tests, made)
+    maps = scores.score_maps(study, tests, made, ALONE)
     rows = scores.test_rows(tests)
     for subject in range(3):
         measured = np.concatenate([runs[b.run].bold[subject, b.start : b.stop] for b in tests])
@@ -69,6 +82,20 @@ def test_scores_by_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
     scans = np.concatenate([runs[b.run].bold[:, b.start : b.stop] for b in tests], 1)
     there = np.concatenate([runs[b.run].valid[:, b.start : b.stop] for b in tests], 1)
     rho = ceiling.pairwise_correlation(scans, there, rows)
-    found = scores.ceiling_map(study, tests, group_mean=False)
+    found = scores.ceiling_map(study, tests, ALONE, group_mean=False)
     assert found is not None
     np.testing.assert_allclose(found, ceiling.noise_ceiling(rho, subjects_in_mean=1))
+    for ranks in (2, 5):
+        shares = [
+            scores.score_maps(study, tests, made, One(n, n, ranks, ALONE.device, ranks))
+            for n in range(ranks)
+        ]
+        for name, values in maps.items():
+            np.testing.assert_allclose(sum(s[name] for s in shares), values, rtol=1e-12)
+
+
+@given(st.integers(1, 50), st.integers(1, 9))
+def test_ranks_have_all_voxels_between_them(voxels: int, ranks: int) -> None:
+    worlds = [World(n, n, ranks, ALONE.device, ranks) for n in range(ranks)]
+    shares = [blocks.voxel_share(voxels, world) for world in worlds]
+    assert [v for share in shares for v in range(share.start, share.stop)] == list(range(voxels))
