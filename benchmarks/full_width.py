@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--voxels", type=int, default=85_000)
     parser.add_argument("--trs", type=int, default=1000, help="of the test run")
     parser.add_argument("--training", type=int, default=500)
+    parser.add_argument("--windows", type=int, default=4, help="of 32 TRs, in a step")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     given = parser.parse_args()
     if RANKS > 1:
@@ -106,7 +107,7 @@ def main() -> None:
     peak, strategy = Peak(), DataParallel(WORLD)
     config = io.load(CONFIG, ["features.video=null", "features.audio=null", "train.epochs=1",
                               "features.text.segments=1", "evaluate.ridge.components=50",
-                              "train.batch_windows=4"])  # fmt: skip
+                              f"train.batch_windows={given.windows}"])  # fmt: skip
     half = given.training * 9 // 10
     training, validation = Block("run1", 0, half), Block("run1", half, given.training)
     fold = Fold("", (training,), (validation,), (Block("run2", 0, given.trs),))

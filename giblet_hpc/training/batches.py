@@ -18,6 +18,8 @@ from giblet_hpc.training.windows import Window
 
 RING = 2
 """Batches that are in memory at a time: the one in use, and the next."""
+READERS = 8
+"""Windows that are read from the store at a time."""
 Place = tuple[int, int]
 """Which batch: a step's place in the order of data, and the part of the step."""
 
@@ -52,6 +54,9 @@ class WindowReader:
         self._runs = {
             name: RunArrays(inputs[name], run.bold, run.valid) for name, run in study.runs.items()
         }
+        stored = any(isinstance(run.bold, StoredScans) for run in study.runs.values())
+        # A file system that is far away answers several questions in the time of one.
+        self._readers = ThreadPoolExecutor(READERS) if stored else None
 
     def __call__(self, windows: Sequence[Window]) -> Batch:
         """Return a batch; TRs outside a window's block are zero and marked."""
@@ -83,7 +88,9 @@ class WindowReader:
         """Put windows into a batch's tensors."""
         stimulus = {name: values.numpy() for name, values in into.stimulus.items()}
         inside, bold, valid = (values.numpy() for values in into[1:])
-        for number, window in enumerate(windows):
+
+        def one(number: int) -> None:
+            window = windows[number]
             run = self._runs[window.block.run]
             first, stop = window.start - self._context, window.start + self.trs
             a, b = max(first, window.block.start), min(stop, window.block.stop)
@@ -103,6 +110,12 @@ class WindowReader:
             else:
                 here[:] = run.bold[:, scans].swapaxes(0, 1)
             _between(valid[number], 0, b - window.start)[:] = run.valid[:, scans].T
+
+        if self._readers is None:
+            for number in range(len(windows)):
+                one(number)
+        else:
+            list(self._readers.map(one, range(len(windows))))
 
 
 def _between(place: NDArray[Any], start: int, stop: int) -> NDArray[Any]:

@@ -190,6 +190,11 @@ class Trainer:
         self._writer.wait()
 
     @property
+    def pace(self) -> dict[str, float]:
+        """How long a step takes, and the share of it that is spent waiting for data."""
+        return self._timer.figures()
+
+    @property
     def _epoch(self) -> float:
         return self.step / self.steps_per_epoch
 
@@ -200,7 +205,7 @@ class Trainer:
                 step=self.step,
                 total_steps=total,
                 epoch=round(self._epoch, 2),
-                **self._timer.figures(),
+                **self.pace,
                 save_seconds=round(self._writer.seconds, 3),
                 save_blocked_seconds=round(self._writer.blocked, 3),
             )

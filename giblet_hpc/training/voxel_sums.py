@@ -28,11 +28,14 @@ class VoxelSums:
 
     def add(self, run: str, predicted: torch.Tensor, batch: Batch, window: int) -> None:
         """Add one window of a batch: ``predicted`` (B, L, S, V)."""
-        x = predicted[window].double().expand_as(batch.bold[window])
-        y = batch.bold[window].double()
-        w = batch.valid[window][..., None].double()
-        terms = (w.expand_as(y), x * w, y * w, x * x * w, y * y * w, x * y * w)
-        self._sums[self._index[run]] += torch.stack([term.sum(0) for term in terms])
+        sums = self._sums[self._index[run]]
+        for subject in range(sums.shape[1]):
+            # One subject at a time: in double precision all of them are large.
+            y = batch.bold[window, :, subject].double()
+            x = predicted[window, :, min(subject, predicted.shape[2] - 1)].double()
+            w = batch.valid[window, :, subject, None].double()
+            terms = (w.expand_as(y), x * w, y * w, x * x * w, y * y * w, x * y * w)
+            sums[:, subject] += torch.stack([term.sum(0) for term in terms])
 
     def reduce(self, sums: GlobalSums) -> None:
         """Add up over ranks; all ranks hold the same sums then."""
