@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The checks that need a GPU, in one go: the self-check, the doctor with its all-reduce over all GPUs,
-# the demo over NCCL in bf16, and ten steps of the dense model. Usage: benchmarks/gpu_check.sh FOLDER-FOR-RESULTS
+# the demo over NCCL in bf16, ten steps of the dense model, and the other benchmarks. Usage: benchmarks/gpu_check.sh FOLDER-FOR-RESULTS
 set -uo pipefail
 out=${1:?a folder for the results}
 work=$(mktemp -d)
@@ -16,6 +16,9 @@ if [ "$gpus" -gt 1 ]; then
         >"$out/modes.json" || echo "modes failed"
     cat "$out/modes.json"
 fi
+for name in loader waiting checkpoints full_width; do
+    time python3 "benchmarks/$name.py" >"$out/$name.json" || echo "$name failed"
+done
 time $cli synthesize "$work/data"
 common=(--config configs/demo.yaml --runs "$work/runs" --set study.root="$work/data"
     --set study.store="$work/store.zarr")
