@@ -59,7 +59,7 @@ def sample_figure(
             output.reconstruction[name][0, 0].float().cpu(),
             positions=positions.get(name),
         )
-    scan, predicted = study.runs[block.run].bold[0, tr], predictions[0, row]
+    scan, predicted = study.runs[block.run].bold[0, tr : tr + 1][0], predictions[0, row]
     r = np.corrcoef(scan, predicted)[0, 1] if scan.std() > 0 and predicted.std() > 0 else 0.0
     axes[0].scatter(scan, predicted, s=2, alpha=0.4)
     axes[0].set_title(f"scan of {study.subjects[0]} vs prediction (r = {r:.2f})", fontsize=8)

@@ -265,3 +265,18 @@ def test_scans_shifted_by_60_trs_cannot_be_predicted(cli: Cli, demo_config: str)
             assert abs(scores[60][region][predictor]) < 0.2
         assert abs(scores[60]["all voxels"][predictor]) < 0.1
     assert abs(scores[0]["none"]["model_r"]) < 0.05
+
+
+@pytest.mark.slow
+def test_a_study_that_stays_in_its_store_gives_the_same_weights_and_scores(
+    cli: Cli, tiny_options: list[str], demo_config: str
+) -> None:
+    found = {}
+    for place in ("memory", "store"):
+        options = ["--config", demo_config, "--name", place, *sets(tiny_options)]
+        options += ["--set", f"train.place={place}", "--set", "bold.shifted_trs=2"]
+        cli("submit", "pipeline", *options, "--ranks", "2", "--wait")
+        run = cli.runs / place
+        (fold,) = json.loads((run / "evaluation" / "scores.json").read_text())
+        found[place] = weights(run, fold["step"]), fold
+    assert_same_state(found["memory"], found["store"])
