@@ -7,21 +7,26 @@ from pathlib import Path
 
 import click
 
-from giblet_hpc.cli.common import set_option
+from giblet_hpc.cli.common import runs_option, set_option
 from giblet_hpc.config import io as config_io
 from giblet_hpc.config.run import RunConfig
+from giblet_hpc.runs.paths import RunPaths
 
 
 @click.group()
 def config() -> None:
-    """Show, check and explain configs."""
+    """Show and check configs, and what they may hold."""
 
 
 @config.command("show")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|RUN", type=click.Path(path_type=Path))
 @set_option
-def config_show(file: Path, overrides: tuple[str, ...]) -> None:
-    """Print a config with every default written out."""
+@runs_option
+def config_show(file: Path, overrides: tuple[str, ...], runs: Path) -> None:
+    """Print the config in a file, or of a run, with every default written out."""
+    of_run = RunPaths(runs / file).config
+    if not file.exists() and of_run.is_file():
+        file = of_run
     click.echo(config_io.dump(config_io.load(file, overrides)), nl=False)
 
 

@@ -13,6 +13,7 @@ from giblet_hpc.cli.common import json_option, name_argument, run_name, runs_opt
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs.inspect import logs, status
 from giblet_hpc.printable import printable
+from giblet_hpc.runs.paths import STAGES
 
 ELSEWHERE = "--runs DIR or $GIBLET_RUNS looks elsewhere (`make demo`: demo/runs)"
 
@@ -58,16 +59,29 @@ def runs_command(runs: Path, as_json: bool) -> None:
 @name_argument
 @runs_option
 @click.option("-f", "--follow", is_flag=True, help="Go on while the run is running.")
+@click.option("--stage", type=click.Choice(STAGES), help="Of this stage's last attempt.")
+@click.option("--part", default="", help="Of this part of preprocess, such as run1/video.")
+@click.option("--attempt", type=click.IntRange(1), help="Of this attempt.")
 @click.option("--node", type=click.IntRange(0), default=0, show_default=True, help="Which node's.")
-def logs_command(name: str | None, runs: Path, follow: bool, node: int) -> None:
-    """Print the log of a run's last attempt."""
+def logs_command(
+    name: str | None,
+    runs: Path,
+    follow: bool,
+    stage: str | None,
+    part: str,
+    attempt: int | None,
+    node: int,
+) -> None:
+    """Print the log of a run's last attempt, or of another one."""
     paths = status.choose_run(runs, name)
-    if not follow:
-        for text in logs.read_log(logs.latest_log(paths, node)):
+    which = logs.Which(stage or "", part, attempt)
+    ended = logs.Ended(paths)
+    if not follow or ended():
+        for text in logs.read_log(logs.latest_log(paths, node, which)):
             click.echo(text, nl=False)
         return
     files = logs.log_files(paths, node)
-    for text in logs.follow(paths, known=set(files[:-1]), node=node, ended=logs.Ended(paths)):
+    for text in logs.follow(paths, known=set(files[:-1]), node=node, ended=ended):
         click.echo(text, nl=False)
 
 

@@ -16,7 +16,7 @@ COMMANDS = {
     "cluster": ("cluster:cluster", "Describe the cluster that jobs are queued on."),
     "compare": ("inspect:compare_command",
                 "Show runs side by side: the settings in which they differ, and their scores."),
-    "config": ("config:config", "Show, check and explain configs."),
+    "config": ("config:config", "Show and check configs, and what they may hold."),
     "doctor": ("doctor:doctor_command",
                "Look for what would stop a run; each finding has a remedy."),
     "drill": ("manage:drill_command",
@@ -24,9 +24,10 @@ COMMANDS = {
     "export": ("manage:export_command",
                "Write a run's weights into FILE (safetensors), for other programs."),
     "image": ("image:image", "Build, check and enter the container image."),
-    "logs": ("inspect:logs_command", "Print the log of a run's last attempt."),
+    "logs": ("inspect:logs_command", "Print the log of a run's last attempt, or of another one."),
     "plan": ("plan:plan_command",
              "Show memory, traffic and time of each parallel mode, and which is chosen."),
+    "remove": ("manage:remove_command", "Delete a run that nobody works on."),
     "reproduce": ("manage:reproduce_command",
                   "Train and evaluate a finished run again under a new name; say whether it comes "
                   "out the same."),
@@ -71,7 +72,10 @@ class LazyGroup(Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="giblet-hpc")
 def main() -> None:
     """Naturalistic-movie fMRI: from a film and scans to a scored model.

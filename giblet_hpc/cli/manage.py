@@ -96,6 +96,25 @@ def cancel_command(name: str, runs: Path) -> None:
     click.echo(control.cancel(status.choose_run(runs, name)), err=True)
 
 
+@click.command("remove")
+@click.argument("name", shell_complete=run_name)
+@runs_option
+@click.option("--yes", is_flag=True, help="Delete it; without, say what would be deleted.")
+def remove_command(name: str, runs: Path, yes: bool) -> None:
+    """Delete a run that nobody works on.
+
+    Its config, checkpoints, curves and scores go; features stay in the store.
+    """
+    paths = RunPaths(status.choose_run(runs, name).root.resolve())
+    require_mine(paths.root, what=f"run {paths.name}")
+    size = f"{paths.root} ({control.size_of(paths) / 1e6:.1f} MB)"
+    if not yes:
+        click.echo(f"would delete {size}; `{paths.command('remove', '--yes')}` does", err=True)
+        return
+    control.remove(paths)
+    click.echo(f"deleted {size}", err=True)
+
+
 @click.command("export")
 @click.argument("name", shell_complete=run_name)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))

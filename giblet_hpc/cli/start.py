@@ -27,7 +27,7 @@ from giblet_hpc.jobs.submit.plan import (
 )
 from giblet_hpc.jobs.submit.submission import Submission
 from giblet_hpc.printable import printable
-from giblet_hpc.runs.paths import RunPaths, Stage
+from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -113,15 +113,51 @@ def start(
         ids = Submission(paths, profile, jobs, after).submit()
         where = f" as {profile.scheduler} job {', '.join(ids)}"
         click.echo(f"submitted {', '.join(left)} of run {paths.name}{where}", err=True)
+        click.echo(in_words(jobs), err=True)
     else:
         click.echo(f"run {paths.name}: {', '.join(stages)} already complete", err=True)
     if wait:
-        for text in logs.follow(paths, known=shown, ended=logs.Ended(paths)):
-            click.echo(text, nl=False, err=True)
+        _show_until_the_end(paths, shown)
     facts = status.describe(paths)
     click.echo(json.dumps(facts) if as_json else printable(status.as_text(facts)))
     if wait:
         raise_failure(paths, stages)
+
+
+def _show_until_the_end(paths: RunPaths, shown: set[Path]) -> None:
+    try:
+        for text in logs.follow(paths, known=shown, ended=logs.Ended(paths)):
+            click.echo(text, nl=False, err=True)
+    except KeyboardInterrupt:
+        raise JobError(
+            f"no longer waiting; run {paths.name} goes on",
+            hint=f"{paths.command('logs', '-f')} shows it again; {paths.command('cancel')} stops "
+            "it",
+        ) from None
+
+
+def in_words(jobs: Sequence[PlannedJob]) -> str:
+    """Say on how much each stage of a submission runs, a line each."""
+    lines: dict[str, str] = {}
+    # Of a stage's jobs the one with the most tasks; a successor is the same once more.
+    for job in sorted(jobs, key=lambda job: -len(job.tasks)):
+        resources, tasks = job.resources, job.tasks
+        each = f" on each of {resources.nodes} nodes" if resources.nodes > 1 else ""
+        what = [
+            _count(len(tasks), "task") if len(tasks) > 1 else "",
+            f"{_count(resources.ranks, 'rank')}{each}",
+            f"{_count(resources.gpus, 'GPU')}{' a node' if each else ''}"
+            if resources.gpus
+            else "no GPU",
+            f"at most {resources.minutes / 60:.1f} h" if resources.minutes else "",
+        ]
+        for stage in tasks[0].stages:
+            lines.setdefault(stage, f"  {stage:<11}{', '.join(filter(None, what))}")
+    return "\n".join(lines[stage] for stage in STAGES if stage in lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _with_devices(job: PlannedJob) -> PlannedJob:

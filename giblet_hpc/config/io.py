@@ -41,10 +41,10 @@ def load(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
     ConfigError
         When the file cannot be read or a field is wrong; all wrong fields are listed.
     """
-    tree = read_tree(path)
-    for override in overrides:
+    tree, settings = read_tree(path), list(overrides)
+    for override in settings:
         apply_override(tree, override)
-    return validate(tree, source=str(path))
+    return validate(tree, source=" and ".join([str(path), *(f"--set {s}" for s in settings)]))
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -108,6 +108,29 @@ def written_out(text: str) -> float:
     return total
 
 
+def require_distinct_keys(node: yaml.Node | None) -> None:
+    """Check that no mapping has a key twice, of which YAML would keep the last without a word.
+
+    Raises
+    ------
+    yaml.YAMLError
+        Where one has.
+    """
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                    raise yaml.MarkedYAMLError(
+                        problem=f"`{key.value}` is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+            require_distinct_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            require_distinct_keys(item)
+
+
 def read_tree(path: Path) -> dict[str, Any]:
     """Read the fields of a YAML file.
 
@@ -119,6 +142,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     try:
         text = read_text(path)
         require_text(path, text, written_out(text) if "*" in text else 0)
+        require_distinct_keys(yaml.compose(text, Loader=yaml.SafeLoader))
         tree = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"config not found: {path}", hint="see configs/ for examples") from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from giblet_hpc.config.section import Count, Name, NonNegative, Positive, Section
+from giblet_hpc.config.section import Count, Name, NonNegative, Section
 
 
 class ScanRun(Section):
@@ -56,8 +56,8 @@ class Study(Section):
     """Folder that the study's files are relative to; itself relative to the working folder."""
     store: Path | None = None
     """Feature store. Null: `stores/<study.name>.zarr` in the working folder."""
-    tr: Positive
-    """Repetition time in seconds: one sample of the scans and of every feature."""
+    tr: Annotated[float, Field(gt=0, le=60)]
+    """Repetition time in seconds, not milliseconds: one sample of the scans and of features."""
     runs: Annotated[tuple[ScanRun, ...], Field(min_length=1)]
     """Scan runs in the order in which they were shown."""
     subjects: Literal["all"] | Count | tuple[str, ...] = "all"
@@ -66,3 +66,16 @@ class Study(Section):
     """The annotation sheet."""
     max_trim_trs: NonNegative = 10
     """How many TRs film and scans may differ in length; the longer is cut, never stretched."""
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _names_are_text(cls, given: object) -> object:
+        if isinstance(given, list | tuple) and not all(isinstance(name, str) for name in given):
+            quoted = ", ".join(f'"{name}"' for name in given)
+            raise ValueError(
+                "names of subjects are text, and YAML makes numbers of them: quote them as the "
+                f"files write them, such as [{quoted}]"
+            )
+        if not isinstance(given, list | tuple | int) and given != "all":
+            raise ValueError("`all`, the number of the first so many, or a list of names")
+        return given

@@ -72,6 +72,7 @@ def note(error: BaseException, paths: RunPaths, stage: Stage, *, rank: int, part
         "reason": str(error) if ours else f"{type(error).__name__}: {error}".splitlines()[0],
         "hint": error.hint if isinstance(error, GibletError | nccl.NcclError) else "",
         "exit_code": error.exit_code if isinstance(error, GibletError) else 1,
+        "of_config": isinstance(error, ConfigError),
     }
     where = {"rank": rank, "host": host(), "time": time.time()}
     attempt = attempt_folder()

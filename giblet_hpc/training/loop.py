@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 
-from giblet_hpc.config.batch import require_shared_batch
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.models.shapes import Batch
@@ -34,7 +33,7 @@ from giblet_hpc.training.optimizer import make_optimizer, set_rate
 from giblet_hpc.training.parts import apply_options
 from giblet_hpc.training.predictor import make_predictor
 from giblet_hpc.training.record import Recorder, StepTimer
-from giblet_hpc.training.schedule import learning_rate
+from giblet_hpc.training.schedule import learning_rate, steps_per_epoch
 from giblet_hpc.training.statistics import TrainingStatistics
 from giblet_hpc.training.strategy import Strategy
 from giblet_hpc.training.validation import validate
@@ -105,19 +104,7 @@ class Trainer:
         self._maker = checkpoint.maker(self.world.size, strategy.name)
         self._writer = checkpoint.Writer(self._folder, self.world, keep_last=config.train.keep_last)
         self._timer = StepTimer()
-        self.steps_per_epoch = self._count_steps()
-
-    def _count_steps(self) -> int:
-        options = self.config.train
-        require_shared_batch(self.config, self._sums.size)
-        windows = len(epoch_windows(self.fold.train, options.window_trs, seed=0, epoch=0))
-        if windows < options.batch_windows:
-            raise ConfigError(
-                f"the training TRs hold {windows} windows of {options.window_trs} TRs; a batch "
-                f"needs {options.batch_windows}",
-                hint="lower train.batch_windows or train.window_trs",
-            )
-        return windows // options.batch_windows
+        self.steps_per_epoch = steps_per_epoch(config, fold.train, ranks=self._sums.size)
 
     def run(self) -> bool:
         """Train until the last epoch, until validation stops improving, or until told to stop.

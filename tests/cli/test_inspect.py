@@ -44,3 +44,20 @@ def test_curves_have_a_path_that_is_only_printed(invoke: Invoke, run_folder: Run
 def test_one_run_compared_with_none(invoke: Invoke, run_folder: RunPaths, command: str) -> None:
     (row,) = json.loads(invoke(command, "movie", "--json").stdout)
     assert row["run"] == "movie" and row["model_r"] is None
+
+
+def test_logs_of_any_attempt(invoke: Invoke, run_folder: RunPaths) -> None:
+    for number, (stage, part) in enumerate(
+        [("preprocess", "run1/video"), ("preprocess", "scans-1"), ("train", ""), ("evaluate", "")],
+        1,
+    ):
+        attempt = begin(run_folder, Place("local", str(number), 0), stage, {"nodes": 1})
+        attempt.note(part=part)
+        attempt.log(0).write_text(f"log {number}\n")
+    assert invoke("logs").stdout == "log 4\n"
+    assert invoke("logs", "--stage", "train").stdout == "log 3\n"
+    assert invoke("logs", "--part", "run1/video").stdout == "log 1\n"
+    assert invoke("logs", "--attempt", "2").stdout == "log 2\n"
+    assert invoke("logs", "-f", "--stage", "train").stdout == "log 3\n", "nobody works on it"
+    said = invoke("logs", "--part", "run9/video", code=2).stderr
+    assert "no log of run9/video; there are 4 attempts, of preprocess run1/video," in said

@@ -6,6 +6,7 @@ import pytest
 
 from giblet_hpc.cli import manage
 from giblet_hpc.files import write_json
+from giblet_hpc.jobs.record import lease
 from giblet_hpc.runs.paths import RunPaths
 from tests.cli.conftest import Invoke
 
@@ -40,3 +41,15 @@ def test_only_a_stage_of_what_is_left(
     invoke("resubmit", "movie")
     invoke("resubmit", "movie", "--only", "evaluate", "--only", "train")
     assert started == [("preprocess", "train", "evaluate"), ("train", "evaluate")]
+
+
+def test_a_run_is_removed_when_nobody_works_on_it(invoke: Invoke, run_folder: RunPaths) -> None:
+    said = invoke("remove", "movie").stderr
+    assert "would delete" in said and "giblet-hpc remove movie --yes" in said
+    assert run_folder.config.is_file()
+    held = lease.take(run_folder, "local", (str(os.getpid()),))
+    assert "is in use" in invoke("remove", "movie", "--yes", code=2).stderr
+    assert run_folder.config.is_file()
+    lease.release(run_folder, held)
+    assert "deleted" in invoke("remove", "movie", "--yes").stderr
+    assert list(run_folder.root.parent.iterdir()) == []

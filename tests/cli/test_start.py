@@ -6,6 +6,9 @@ from giblet_hpc.cli import start, target
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.jobs.profiles import local_cluster
+from giblet_hpc.jobs.record.resources import Resources
+from giblet_hpc.jobs.record.task import StageTask
+from giblet_hpc.jobs.submit.plan import PlannedJob
 from giblet_hpc.runs.paths import RunPaths
 
 
@@ -40,3 +43,27 @@ def test_names_that_folders_can_have(name: str) -> None:
 def test_names_that_they_cannot(name: str) -> None:
     with pytest.raises(ConfigError):
         target.check_name(name)
+
+
+def test_on_how_much_a_submission_runs() -> None:
+    small = PlannedJob((StageTask("r", ("preprocess",), Resources(1), part="plan"),), Resources(1))
+    tasks = tuple(StageTask("r", ("preprocess",), Resources(1), part=str(n)) for n in range(3))
+    size = Resources(8, nodes=2, gpus=8, minutes=1440)
+    jobs = [small, PlannedJob(tasks, Resources(1)),
+            PlannedJob((StageTask("r", ("train",), size),), size)]  # fmt: skip
+    assert start.in_words(jobs) == (
+        "  preprocess 3 tasks, 1 rank, no GPU\n"
+        "  train      8 ranks on each of 2 nodes, 8 GPUs a node, at most 24.0 h"
+    )
+
+
+def test_who_stops_waiting_is_told_that_the_run_goes_on(
+    run_folder: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start.logs, "follow", interrupted)
+    with pytest.raises(JobError, match="run movie goes on") as found:
+        start._show_until_the_end(run_folder, set())
+    assert "cancel movie" in found.value.hint

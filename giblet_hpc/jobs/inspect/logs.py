@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs.record import lease
-from giblet_hpc.jobs.record.attempts import all_attempts
+from giblet_hpc.jobs.record.attempts import Attempt, all_attempts
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.printable import printable
 from giblet_hpc.runs.paths import RunPaths
@@ -20,23 +21,63 @@ ASK_SECONDS = 20.0
 """Between questions to the scheduler."""
 
 
-def log_files(paths: RunPaths, node: int = 0) -> list[Path]:
-    """Return a node's log files of all attempts, oldest first."""
-    files = [attempt.log(node) for attempt in all_attempts(paths)]
+@dataclass(frozen=True)
+class Which:
+    """Which attempts' logs are meant; by default all.
+
+    Parameters
+    ----------
+    stage, part : str
+    number : int, optional
+        Of the attempt.
+    """
+
+    stage: str = ""
+    part: str = ""
+    number: int | None = None
+
+    def attempts(self, paths: RunPaths) -> list[Attempt]:
+        """Return them, oldest first."""
+        return [
+            attempt
+            for attempt in all_attempts(paths)
+            if self.number in (None, attempt.number)
+            and self.stage in ("", attempt.facts().get("stage"))
+            and self.part in ("", attempt.facts().get("part"))
+        ]
+
+    def __str__(self) -> str:
+        number = f"attempt {self.number}" if self.number is not None else ""
+        return " ".join(filter(None, (self.stage, self.part, number)))
+
+
+ANY = Which()
+
+
+def log_files(paths: RunPaths, node: int = 0, which: Which = ANY) -> list[Path]:
+    """Return a node's log files of attempts, oldest first."""
+    files = [attempt.log(node) for attempt in which.attempts(paths)]
     return [file for file in files if file.is_file()]
 
 
-def latest_log(paths: RunPaths, node: int = 0) -> Path:
+def latest_log(paths: RunPaths, node: int = 0, which: Which = ANY) -> Path:
     """Return a node's newest log file.
 
     Raises
     ------
     ConfigError
-        When nothing has run yet.
+        When nothing of that kind has run yet.
     """
-    files = log_files(paths, node)
+    files = log_files(paths, node, which)
     if not files:
-        last = all_attempts(paths)[-1:]
+        if str(which) and log_files(paths, node):
+            every = [attempt.facts() for attempt in all_attempts(paths)]
+            known = dict.fromkeys(f"{f.get('stage')} {f.get('part', '')}".strip() for f in every)
+            raise ConfigError(
+                f"run {paths.name} has no log of {which}; there are {len(every)} attempts, of "
+                f"{', '.join(known)}"
+            )
+        last = which.attempts(paths)[-1:]
         others = [str(n) for attempt in last for n in attempt.nodes() if attempt.log(n).is_file()]
         if others:
             raise ConfigError(

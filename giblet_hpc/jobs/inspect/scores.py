@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
+
 from giblet_hpc.config import io as config_io
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
@@ -91,18 +93,18 @@ def _value(config: Any, field: str) -> Any:
 
 
 def compare_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the rows of `compare` as text."""
-    keys = list(rows[0])
-    cells = [[key.rpartition(".")[2] for key in keys]]
-    cells += [[_cell(row[key]) for key in keys] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(keys))]
+    """Return the rows of `compare` as text: a column for each run."""
+    cells = [[key, *(_cell(row[key]) for row in rows)] for key in rows[0]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
     )
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict | list):
+        return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,6 +81,10 @@ def describe(paths: RunPaths) -> dict[str, Any]:
         path for folder in checkpoints.folds(paths.checkpoints())
         for path in checkpoints.committed(folder)
     )  # fmt: skip
+    every = attempts.all_attempts(paths)
+    for stage in STAGES:
+        # Numbers of attempts count through all stages.
+        stages[stage]["attempts"] = sum(one.facts().get("stage") == stage for one in every)
     stuck = any(state.get("unsatisfiable") for state in stages.values())
     return {
         "run": paths.name,
@@ -88,7 +93,7 @@ def describe(paths: RunPaths) -> dict[str, Any]:
         "silent": silent,
         "excluded": excluded.in_words(paths) if found.taken else [],
         "stages": stages,
-        "attempts": len(attempts.all_attempts(paths)),
+        "attempts": len(every),
         "last_checkpoint": newest[-1].name if newest else None,
         "report": str(paths.report) if paths.report.is_file() else None,
         "next": next_command(paths, stages, running_now=found.taken and not stuck),
@@ -152,10 +157,16 @@ def next_command(paths: RunPaths, stages: dict[str, Any], *, running_now: bool) 
     """Return the command that makes sense now; empty when the run is complete."""
     if running_now:
         return paths.command("logs", "-f")
+    name = shlex.quote(paths.name)
     for stage in STAGES:
         status = stages[stage].get("status", "not started")
         if status == "failed" and stages[stage].get("exit_code") == 1:
             return paths.command("logs")
+        if status == "failed" and stages[stage].get("of_config"):
+            # The run holds its config as it was: going on would fail in the same way.
+            if stage == "preprocess":
+                return f"mend FILE, then: giblet-hpc submit pipeline --config FILE --name {name}"
+            return f"giblet-hpc submit pipeline --name {name} --fork NEW --set FIELD=VALUE"
         if status != "complete":
             return paths.command("resubmit")
     return ""
@@ -197,8 +208,8 @@ def _details(state: Mapping[str, Any]) -> list[str]:
             details.append(f"epoch {state.get('epoch', 0)}")
         if "eta_seconds" in state:
             details.append(f"{duration(state['eta_seconds'])} to go")
-        if state.get("attempt"):
-            details.append(f"attempt {state['attempt']}")
+        if state.get("attempts"):
+            details.append(f"attempt {state['attempts']}")
         details.append(f"seen {duration(state.get('age_seconds', 0))} ago")
     if state.get("waiting_for"):
         never = "can never start as it is: " if state.get("unsatisfiable") else ""

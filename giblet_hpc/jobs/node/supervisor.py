@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from giblet_hpc.config.cluster import Cluster
-from giblet_hpc.errors import DataError, GibletError, NodeError
+from giblet_hpc.errors import ConfigError, DataError, GibletError, NodeError
 from giblet_hpc.files import explain, write_json
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.node import image, start, triage
@@ -187,7 +187,8 @@ class Supervisor:
         if isinstance(error, GibletError):
             # What is a node's fault is tried again: another may do.
             kind = "error" if isinstance(error, NodeError) else "mistake"
-            facts = {"kind": kind, "hint": error.hint, "exit_code": error.exit_code}
+            facts = {"kind": kind, "hint": error.hint, "exit_code": error.exit_code,
+                     "of_config": isinstance(error, ConfigError)}  # fmt: skip
         facts |= {"reason": str(error), **where}
         write_json(attempt.files.rank(rank), facts)
 
@@ -282,6 +283,7 @@ class Supervisor:
         paths.update_state(
             self._stage, part=part, **{**progress, "status": self._status(diagnosis.outcome)},
             reason=diagnosis.reason, hint=diagnosis.hint, exit_code=diagnosis.exit_code,
+            of_config=diagnosis.of_config,
         )  # fmt: skip
         if disposition == "script killed":
             self._submit_again()

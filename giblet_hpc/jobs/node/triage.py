@@ -33,6 +33,8 @@ class Diagnosis:
     reason: str = ""
     hint: str = ""
     exit_code: int = 0
+    of_config: bool = False
+    """Whether the run's config has to be mended."""
 
 
 def diagnose(
@@ -63,7 +65,10 @@ def diagnose(
     failures = attempt.failures()
     mistake = next((failure for failure in failures if failure["kind"] == "mistake"), None)
     if mistake is not None:
-        return Diagnosis("failed", mistake["reason"], mistake["hint"], mistake["exit_code"])
+        return Diagnosis(
+            "failed", mistake["reason"], mistake["hint"], mistake["exit_code"],
+            mistake.get("of_config", False),
+        )  # fmt: skip
     if attempt.hung.exists():
         return Diagnosis("hung", _hang_reason(attempt), HUNG_HINT, 1)
     if asked:

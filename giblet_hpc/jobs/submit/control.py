@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import uuid
 
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.files import write_json
+from giblet_hpc.files import TEMPORARY_MARK, write_json
 from giblet_hpc.jobs.record import excluded, lease
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.runs import checkpoints
@@ -51,7 +53,34 @@ def cancel(paths: RunPaths) -> str:
                 paths.update_state(stage, status="stopped", reason="cancelled while waiting")
     if gone and len(waiting) == len(found.jobs):
         lease.release(paths, held)
-    return f"asked run {paths.name} to stop; {len(waiting) if gone else 0} waiting jobs cancelled"
+    count = len(waiting) if gone else 0
+    jobs = "1 waiting job" if count == 1 else f"{count} waiting jobs"
+    return f"asked run {paths.name} to stop; {jobs} cancelled"
+
+
+def remove(paths: RunPaths) -> None:
+    """Delete a run's folder; its features stay in the store, which other runs may read.
+
+    Raises
+    ------
+    ConfigError
+        When the run is queued or running, or nobody knows.
+    """
+    found = lease.standing(paths)
+    lease.require_answer(paths, found)
+    if found.taken:
+        raise ConfigError(
+            f"run {paths.name} is in use: {found.lease}", hint=paths.command("cancel")
+        )
+    # Under a name that no command takes for a run's: what is left of it after a kill is no run.
+    aside = paths.root.with_name(f"{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
+    paths.root.rename(aside)
+    shutil.rmtree(aside)
+
+
+def size_of(paths: RunPaths) -> int:
+    """Return the bytes in a run's folder."""
+    return sum(path.lstat().st_size for path in paths.root.rglob("*") if not path.is_dir())
 
 
 def go_back(paths: RunPaths, step: int) -> None:

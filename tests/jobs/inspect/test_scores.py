@@ -62,6 +62,14 @@ def test_runs_are_compared_by_what_differs(paths: RunPaths, demo_config: str) ->
     assert rows[0]["model_r"] == pytest.approx(0.4), "the mean over folds"
     assert rows[1]["model_r"] is None
     assert not any(key.startswith("study") for key in rows[0])
-    head, first, second = scores.compare_table(rows).splitlines()
-    assert head.split()[:2] == ["run", "lr"]
-    assert first.split()[:2] == ["a", "run"] and second.split()[-1] == "-"
+    lines = [line.split() for line in scores.compare_table(rows).splitlines()]
+    assert lines[0] == ["run", "a", "run", "other"]
+    assert lines[1] == ["train.lr", "0.002", "0.5"]
+    assert lines[-1][0] == "ceiling" and lines[-1][-1] == "-"
+
+
+def test_settings_of_several_values_are_shown_as_a_config_writes_them() -> None:
+    rows = [{"run": "a", "features.video": {"height": 90}}, {"run": "b", "features.video": None}]
+    assert scores.compare_table(rows).splitlines()[1].split("  ") == [
+        "features.video", "{height: 90}", "-",
+    ]  # fmt: skip

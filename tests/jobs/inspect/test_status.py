@@ -15,7 +15,8 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_json
 from giblet_hpc.jobs.inspect import logs, status
 from giblet_hpc.jobs.record import excluded, lease
-from giblet_hpc.jobs.schedulers.base import NO_ANSWER, JobInfo, NoAnswer
+from giblet_hpc.jobs.record.attempts import begin
+from giblet_hpc.jobs.schedulers.base import NO_ANSWER, JobInfo, NoAnswer, Place
 from giblet_hpc.jobs.schedulers.slurm import Slurm
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.trust import owner
@@ -42,6 +43,31 @@ def test_status_names_the_next_command(paths: RunPaths, monkeypatch: pytest.Monk
     for stage in ("preprocess", "train", "evaluate"):
         paths.update_state(stage, status="complete")
     assert status.describe(paths)["next"] == ""
+
+
+def test_a_mistake_in_the_config_is_not_tried_again(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIBLET_RUNS", str(paths.root.parent))
+    said = {"status": "failed", "reason": "wrong", "exit_code": 2, "of_config": True}
+    paths.update_state("preprocess", **said)
+    assert status.describe(paths)["next"] == (
+        "mend FILE, then: giblet-hpc submit pipeline --config FILE --name 'a run'"
+    )
+    paths.update_state("preprocess", status="complete")
+    paths.update_state("train", **said)
+    assert status.describe(paths)["next"] == (
+        "giblet-hpc submit pipeline --name 'a run' --fork NEW --set FIELD=VALUE"
+    )
+    paths.update_state("train", **{**said, "of_config": False})
+    assert status.describe(paths)["next"] == "giblet-hpc resubmit 'a run'", "a file was mended"
+
+
+def test_attempts_are_counted_by_stage(paths: RunPaths) -> None:
+    for stage in ("preprocess", "preprocess", "train"):
+        begin(paths, Place("local", "7", 0), stage, {"nodes": 1})
+    stages = status.describe(paths)["stages"]
+    assert [stages[s]["attempts"] for s in ("preprocess", "train", "evaluate")] == [2, 1, 0]
 
 
 def test_preprocess_runs_while_its_parts_do(paths: RunPaths) -> None:
