@@ -137,8 +137,10 @@ def _refuse_what_cannot_work(
 
 def _left(meant: Target, stages: Sequence[Stage], *, rebuild: bool = False) -> tuple[Stage, ...]:
     """Return the stages that a submission has to run."""
-    if meant.config is None:
-        return remaining(meant.paths, stages, rebuild=rebuild)
+    if meant.config is None or meant.rescored:
+        left = remaining(meant.paths, stages, rebuild=rebuild)
+        again = meant.rescored and "evaluate" in stages and "evaluate" not in left
+        return (*left, "evaluate") if again else left
     shared = meant.base is not None and forks.shares_preprocess(meant.base, meant.config)
     return tuple(stage for stage in stages if not (shared and stage == "preprocess"))
 
@@ -147,7 +149,7 @@ def _stored(meant: Target, left: Sequence[Stage]) -> RunPaths | None:
     """Return the run whose preprocess has made what training will read; None: it is not made."""
     if "preprocess" in left:
         return None
-    if meant.config is None:
+    if meant.config is None or meant.rescored:
         return meant.paths
     base = meant.base
     return base if base is not None and forks.shares_preprocess(base, meant.config) else None
@@ -205,7 +207,7 @@ def _planned(
     """Return what a submission would send, before anything is made."""
     paths, config, rebuild = meant.paths, meant.config, options["rebuild"]
     left = _left(meant, stages, rebuild=rebuild)
-    if config is None:
+    if config is None or meant.rescored:
         parts = missing_parts(paths, rebuild=rebuild) if "preprocess" in left else []
     else:
         parts = planned_parts(config)

@@ -32,12 +32,15 @@ class Target:
         The run that it is a fork of.
     aside : bool
         Whether a run of that name is moved aside first.
+    rescored : bool
+        Whether the run exists, and the config changes only how it is scored.
     """
 
     paths: RunPaths
     config: RunConfig | None = None
     base: RunPaths | None = None
     aside: bool = False
+    rescored: bool = False
 
     def make(self) -> RunPaths:
         """Make what has to be made; return the run."""
@@ -45,6 +48,9 @@ class Target:
         require_mine(self.paths.root, what=f"run {self.paths.name}")
         if self.aside and (went := forks.replace(self.paths)):
             click.echo(f"the earlier run {self.paths.name} is now {went}", err=True)
+        if self.config is not None and self.rescored:
+            forks.rescore(self.paths, self.config)
+            return self.paths
         if self.config is not None and self.base is not None:
             return forks.fork(self.base, self.paths.name, self.config)
         if self.config is not None:
@@ -65,12 +71,17 @@ def find(
         When the run is new, and ``first`` needs what it has not made yet.
     """
     if file is None:
-        if overrides:
-            raise ConfigError(
-                "--set without --config would change a run's config",
-                hint="--fork NEW makes a new run with the changed settings",
-            )
-        return Target(RunPaths(status.choose_run(runs, name).root.resolve()))
+        paths = RunPaths(status.choose_run(runs, name).root.resolve())
+        if not overrides:
+            return Target(paths)
+        config = forks.changed(paths, overrides)
+        if first == "evaluate" and forks.is_rescored(paths, config):
+            return Target(paths, config, rescored=True)
+        raise ConfigError(
+            "--set without --config would change a run's config",
+            hint="--fork NEW makes a new run with the changed settings; `submit evaluate` takes "
+            "those of `evaluate` for a run that is trained",
+        )
     paths, config = _named(runs, file, name), config_io.load(file, overrides)
     if not paths.config.is_file():
         if first != "preprocess":
@@ -81,6 +92,8 @@ def find(
         return Target(paths, config)
     if first == "preprocess" and forks.is_replaceable(paths, config):
         return Target(paths, config, aside=True)
+    if forks.is_rescored(paths, config):
+        return Target(paths, config, rescored=True)
     paths.require_same(config)
     return Target(paths)
 

@@ -258,8 +258,9 @@ class RunPaths:
         if changed:
             raise ConfigError(
                 "\n  ".join([f"run {self.name} exists with another config:", *changed]),
-                hint="give the new settings a name of their own with --name, or put the old "
-                "run aside with --force",
+                hint=f"`--name {self.name} --fork NEW --set ...` makes a run with other settings "
+                "that shares what preprocess made; --name NEW one of its own; --force puts the old "
+                "one aside",
             )
 
     def update_state(self, stage: Stage, *, part: str = "", **fields: Any) -> None:

@@ -135,6 +135,12 @@ def test_pipeline_from_files_to_report(
     again = cli("submit", "pipeline", *options, "--ranks", "2", "--wait")
     assert "already complete" in again.stderr
     assert (run / "report.html").stat().st_mtime_ns == before
+    steps = (run / "metrics.jsonl").read_bytes()
+    cli("submit", "evaluate", "--name", "demo", "--set", "evaluate.min_ceiling=0.99", "--wait")
+    (scored,) = json.loads((run / "evaluation" / "scores.json").read_text())
+    assert scored["rows"][0]["normalised_r"] != fold["rows"][0]["normalised_r"]
+    assert scored["rows"][0]["model_r"] == fold["rows"][0]["model_r"]
+    assert (run / "metrics.jsonl").read_bytes() == steps, "nothing is trained again"
     wait_until(lambda: not processes_of(cli.folder))
 
 

@@ -102,6 +102,30 @@ def is_replaceable(paths: RunPaths, config: RunConfig) -> bool:
     return bool(config_io.differences(before, config_io.plain(config)))
 
 
+def is_rescored(paths: RunPaths, config: RunConfig) -> bool:
+    """Return whether a config differs from a trained run's in nothing but how it is scored."""
+    if paths.stage_state("train").get("status") != "complete":
+        return False
+    before = config_io.plain(paths.load_config())
+    changed_fields = config_io.differences(before, config_io.plain(config))
+    return bool(changed_fields) and all(one.startswith("evaluate.") for one in changed_fields)
+
+
+def rescore(paths: RunPaths, config: RunConfig) -> None:
+    """Give a trained run other settings of its evaluation, which is then to be made again.
+
+    Raises
+    ------
+    ConfigError
+        When the run is queued or running.
+    """
+    held = lease.holder(paths)
+    if held is not None:
+        raise ConfigError(f"run {paths.name} is in use: {held}", hint=paths.command("cancel"))
+    config_io.save(config, paths.config)
+    paths.update_state("evaluate", status="not started", reason="", hint="")
+
+
 def sweep(base: RunPaths, overrides: Sequence[str], axes: Sequence[str]) -> list[RunPaths]:
     """Make a run for each combination of values.
 

@@ -137,3 +137,21 @@ def test_a_bad_value_of_a_sweep_leaves_no_run_behind(base: RunPaths) -> None:
 def test_what_preprocess_ignores_may_be_swept(base: RunPaths, axis: str) -> None:
     runs = forks.sweep(base, [], [axis])
     assert [remaining(run, ("preprocess", "train")) for run in runs] == [("train",)] * 2
+
+
+def test_a_trained_run_is_scored_with_other_settings(base: RunPaths) -> None:
+    other = forks.changed(base, ["evaluate.min_ceiling=0.3"])
+    assert not forks.is_rescored(base, other), "there is nothing to score yet"
+    for stage in ("train", "evaluate"):
+        base.update_state(stage, status="complete")
+    assert forks.is_rescored(base, other)
+    assert not forks.is_rescored(base, base.load_config())
+    both = forks.changed(base, ["evaluate.min_ceiling=0.3", "train.lr=0.5"])
+    assert not forks.is_rescored(base, both)
+    held = lease.take(base, "local", ())
+    with pytest.raises(ConfigError, match="is in use"):
+        forks.rescore(base, other)
+    lease.release(base, held)
+    forks.rescore(base, other)
+    assert base.load_config().evaluate.min_ceiling == 0.3
+    assert remaining(base, ("preprocess", "train", "evaluate")) == ("evaluate",)
