@@ -47,7 +47,7 @@ def examine(
         found += hardware.networks(network, nodes=nodes, gpus=gpus)
     every = dict.fromkeys(_existing(folder) for folder in folders)
     for folder in every:
-        found += [storage.file_system(folder), storage.quota(folder)]
+        found += [storage.file_system(folder), storage.quota(folder), storage.striping(folder)]
     if is_queued(profile) and not on_node:
         found += scheduler(profile)
         found += [line for folder in folders for line in exclusions(RunPaths(folder / "any"))]

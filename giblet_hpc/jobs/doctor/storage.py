@@ -65,7 +65,7 @@ def _has_hard_links(file: Path) -> bool:
 def _judge_folder(folder: Path, *, seconds: float, skew: float, links: bool = True) -> Finding:
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize / GIB
-    seen = f"{folder}: {free:.0f} GiB free, a file is safe after {seconds:.2f} s"
+    seen = f"{folder}: {free:.0f} GiB free, a file is written and synced in {seconds:.2f} s"
     seen += "" if links else ", no hard links: runs do without"
     if abs(skew) > SKEW_SECONDS + seconds:
         return Finding(
@@ -98,6 +98,29 @@ def quota(folder: Path) -> Finding:
         if numbers := _quota_numbers(done.stdout):
             return _judge_quota(folder, numbers)
     return Finding("quota", "skipped", f"{folder}: no quota that a command here knows of")
+
+
+def striping(folder: Path) -> Finding:
+    """Look over how many servers Lustre spreads large files, such as those of checkpoints."""
+    try:
+        done = subprocess.run(
+            ["lfs", "getstripe", "-c", "-d", str(folder)],  # noqa: S607 - the site's, wherever it is
+            capture_output=True, text=True, timeout=ASK_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        done = None
+    count = done.stdout.strip() if done is not None and not done.returncode else ""
+    if not count.removeprefix("-").isdigit():
+        return Finding("striping", "skipped", f"{folder}: not on Lustre, or it does not say")
+    if count in ("0", "1"):
+        return Finding(
+            "striping",
+            "warn",
+            f"{folder}: each file is on one of Lustre's servers",
+            f"checkpoints of many gigabytes are faster on several: lfs setstripe -c 8 {folder}",
+        )
+    servers = "all" if count == "-1" else count
+    return Finding("striping", "ok", f"{folder}: files are spread over {servers} servers")
 
 
 def mount_point(folder: Path) -> Path:

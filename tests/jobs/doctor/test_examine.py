@@ -166,3 +166,31 @@ def test_what_is_wrong_stops_a_submission(tmp_path: Path) -> None:
         findings.require_good(found)
     assert "--no-checks" in caught.value.hint
     assert "fix: container/build.sh makes it" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "status", "said"),
+    [
+        ("1", 0, "warn", "each file is on one of Lustre's servers"),
+        ("8", 0, "ok", "spread over 8 servers"),
+        ("-1", 0, "ok", "spread over all servers"),
+        ("lfs: not a Lustre", 1, "skipped", "not on Lustre"),
+    ],
+)
+def test_striping_of_large_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, status: str, said: str
+) -> None:
+    tool = tmp_path / "lfs"
+    tool.write_text(f'#!/bin/sh\n[ "$*" = "getstripe -c -d {tmp_path}" ] || exit 9\n'
+                    f'echo "{answer}"\nexit {code}\n')  # fmt: skip
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = storage.striping(tmp_path)
+    assert (found.level, said in found.seen) == (status, True)
+
+
+def test_without_lustre_there_is_nothing_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert storage.striping(tmp_path).level == "skipped"
