@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 
+from giblet_hpc import findings
 from giblet_hpc.cli.common import json_option, restrict_umask, runs_option
 from giblet_hpc.cli.start import size_options
 from giblet_hpc.errors import GibletError
 from giblet_hpc.jobs import profiles
-from giblet_hpc.jobs.doctor import examine, findings
+from giblet_hpc.jobs.doctor import examine
 from giblet_hpc.jobs.doctor import job as check_job
 from giblet_hpc.jobs.inspect.status import find_runs
 from giblet_hpc.jobs.record.resources import is_queued, spread

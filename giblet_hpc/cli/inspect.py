@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from giblet_hpc.cli.common import json_option, name_argument, run_name, runs_option
+from giblet_hpc.cli.common import (
+    json_option,
+    name_argument,
+    run_name,
+    runs_option,
+    set_option,
+)
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs.inspect import logs, status
 from giblet_hpc.printable import printable
@@ -99,6 +106,29 @@ def scores_command(name: str | None, runs: Path, as_json: bool) -> None:
         return
     click.echo(scores.table(paths))
     click.echo(f"report: {paths.report}")
+
+
+@click.command("health")
+@name_argument
+@runs_option
+@set_option
+@json_option
+def health_command(name: str | None, runs: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Say whether a run's training can succeed, and what speaks against it; exit 1 when it cannot.
+
+    Thresholds are the config's section `health`; --set tries others.
+    """
+    from giblet_hpc.jobs.inspect import health
+
+    paths = status.choose_run(runs, name)
+    folds = health.examine(paths, overrides)
+    if as_json:
+        click.echo(json.dumps([
+            {**fold, "findings": [asdict(one) for one in fold["findings"]]} for fold in folds
+        ]))  # fmt: skip
+    else:
+        click.echo(printable(health.text(paths.name, folds)))
+    raise SystemExit(1 if any(fold["verdict"] == "fail" for fold in folds) else 0)
 
 
 @click.command("compare")

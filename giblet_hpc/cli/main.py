@@ -23,6 +23,9 @@ COMMANDS = {
               "Cause a fault on a live run, and report how many steps it cost."),
     "export": ("manage:export_command",
                "Write a run's weights into FILE (safetensors), for other programs."),
+    "health": ("inspect:health_command",
+               "Say whether a run's training can succeed, and what speaks against it; exit 1 when "
+               "it cannot."),
     "image": ("image:image", "Build, check and enter the container image."),
     "logs": ("inspect:logs_command", "Print the log of a run's last attempt, or of another one."),
     "plan": ("plan:plan_command",

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 
 import click
 
+from giblet_hpc import findings
 from giblet_hpc.cli.common import cluster_option
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs.doctor import examine, findings
+from giblet_hpc.jobs.doctor import examine
 from giblet_hpc.jobs.inspect import logs, status
 from giblet_hpc.jobs.record import lease
 from giblet_hpc.jobs.record.resources import Resources, is_queued, walltime

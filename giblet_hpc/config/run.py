@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.evaluate import Evaluate
 from giblet_hpc.config.features import Features, Modality
+from giblet_hpc.config.health import Health
 from giblet_hpc.config.loss import Loss
 from giblet_hpc.config.model import Model
 from giblet_hpc.config.section import Section
@@ -41,6 +42,8 @@ class RunConfig(Section):
     """How it is trained."""
     evaluate: Evaluate = Evaluate()
     """How it is scored."""
+    health: Health = Health()
+    """When a training is said not to be able to succeed."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

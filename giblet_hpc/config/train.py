@@ -56,6 +56,8 @@ class Train(Section):
     itself, at every step. `auto`: the first of these that has room. Results are the same."""
     log_every: Count = 10
     """Steps between log lines and TensorBoard points."""
+    stop_when_unhealthy: bool = False
+    """Stop when a validation finds that the training cannot succeed (`giblet-hpc health`)."""
     profile: tuple[NonNegative, NonNegative] | None = None
     """Steps of which rank 0 writes a profile (torch.profiler) into the run's folder, and on a GPU a
     snapshot of its memory: the first, and the one after the last."""

@@ -27,6 +27,7 @@ from giblet_hpc.training.batches import Ahead, Place
 from giblet_hpc.training.data_order import DataOrder, NotFiniteError
 from giblet_hpc.training.export import exported
 from giblet_hpc.training.feed import StudyArrays
+from giblet_hpc.training.health_check import HealthCheck
 from giblet_hpc.training.instruments import Instruments
 from giblet_hpc.training.losses import Losses
 from giblet_hpc.training.optimizer import make_optimizer, set_rate
@@ -99,6 +100,7 @@ class Trainer:
         self._batches = Ahead(self.predictor.reader, self._windows_of, config.train.accumulation)
         self._instruments = Instruments(config, paths, fold.name, self.world)
         self._progress = Progress(paths, "train")
+        self._health = HealthCheck(config, self._progress, self.world)
         self._beacon = Beacon(self.world.rank)
         self._data = paths.data_digest()
         self._maker = checkpoint.maker(self.world.size, strategy.name)
@@ -322,6 +324,10 @@ class Trainer:
         )
         if recorder:
             recorder.add("validation", self.step, self._epoch, figures)
+        self._health(
+            recorder.rows if recorder else [],
+            total_steps=options.epochs * self.steps_per_epoch, pace=self.pace,
+        )  # fmt: skip
         improved = figures["fmri_error"] < self._best
         if improved:
             self._best, self._best_step = figures["fmri_error"], self.step

@@ -62,12 +62,15 @@ class Recorder:
 
         kept = [line for line in _lines(metrics) if json.loads(line)["step"] <= from_step]
         write_text(metrics, "".join(f"{line}\n" for line in kept))
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in kept]
+        """All figures so far."""
         self._file = io.TextIOWrapper(append(metrics), encoding="utf-8")
         self._writer: Any = SummaryWriter(str(tensorboard), purge_step=from_step + 1)
 
     def add(self, kind: str, step: int, epoch: float, figures: dict[str, float]) -> None:
         """Record figures of a step: ``kind`` is `train` or `validation`."""
         row = {"kind": kind, "step": step, "epoch": round(epoch, 4), **figures}
+        self.rows.append(row)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())

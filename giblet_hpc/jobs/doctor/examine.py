@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import cast
 
 from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.findings import Finding, Level
 from giblet_hpc.jobs.doctor import exposure, hardware, storage
-from giblet_hpc.jobs.doctor.findings import Finding, Level
 from giblet_hpc.jobs.node import fabric, image
 from giblet_hpc.jobs.record import excluded
 from giblet_hpc.jobs.record.resources import is_queued

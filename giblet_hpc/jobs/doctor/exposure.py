@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from giblet_hpc.config.cluster import Cluster
-from giblet_hpc.jobs.doctor.findings import Finding
+from giblet_hpc.findings import Finding
 from giblet_hpc.trust import is_mine, owner
 
 CHECK = "who else"

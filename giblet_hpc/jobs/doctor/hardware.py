@@ -7,7 +7,7 @@ import resource
 import subprocess
 from collections.abc import Iterator, Sequence
 
-from giblet_hpc.jobs.doctor.findings import Finding
+from giblet_hpc.findings import Finding
 from giblet_hpc.jobs.node import fabric
 
 MINIMUM_DRIVER = "580.65"

@@ -16,8 +16,8 @@ from typing import Any
 
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.files import read_json, write_json
+from giblet_hpc.findings import Finding
 from giblet_hpc.jobs import profiles
-from giblet_hpc.jobs.doctor.findings import Finding
 from giblet_hpc.jobs.doctor.node import NodeCheck
 from giblet_hpc.jobs.record.resources import Resources, for_parallel, is_queued
 from giblet_hpc.jobs.schedulers import registry

@@ -14,9 +14,9 @@ from pathlib import Path
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import GibletError
 from giblet_hpc.files import write_json, write_text
+from giblet_hpc.findings import Finding
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.doctor import examine
-from giblet_hpc.jobs.doctor.findings import Finding
 from giblet_hpc.jobs.node import fabric, start
 from giblet_hpc.jobs.node.image import Folders
 from giblet_hpc.jobs.node.launch import torchrun_command

@@ -12,7 +12,7 @@ import uuid
 from pathlib import Path
 
 from giblet_hpc.files import TEMPORARY_MARK, fsync_folder
-from giblet_hpc.jobs.doctor.findings import Finding
+from giblet_hpc.findings import Finding
 
 FREE_GIB = 20.0
 FREE_FILES = 10_000

@@ -182,12 +182,8 @@ def as_text(facts: dict[str, Any]) -> str:
         lines.append(f"  {stage:<11}{state['status']:<13}{detail}".rstrip())
         if state["status"] == "failed" and state.get("hint"):
             lines.append(f"  {'':<11}{'':<13}hint: {state['hint']}")
-        for part, its in state.get("parts", {}).items():
-            if its["status"] == "failed" or (
-                its["status"] != "complete" and state["status"] != "complete"
-            ):
-                reason = str(its.get("reason", "")).partition("\n")[0]
-                lines.append(f"    {part:<20}{its['status']:<13}{reason}".rstrip())
+        lines += [f"  {'':<11}{'unhealthy':<13}{one}" for one in state.get("health") or ()]
+        lines += _parts_as_text(state)
     if facts["silent"]:
         lines.append(f"  {facts['silent']}: what is shown is what the run itself has recorded")
     for node in facts["excluded"]:
@@ -197,6 +193,17 @@ def as_text(facts: dict[str, Any]) -> str:
         if facts[key]:
             lines.append(f"  {label:<11}{facts[key]}")
     return "\n".join(lines)
+
+
+def _parts_as_text(state: Mapping[str, Any]) -> list[str]:
+    """Return a line for each part of preprocess that is not done."""
+    lines = []
+    for part, its in state.get("parts", {}).items():
+        unfinished = its["status"] != "complete" and state["status"] != "complete"
+        if its["status"] == "failed" or unfinished:
+            reason = str(its.get("reason", "")).partition("\n")[0]
+            lines.append(f"    {part:<20}{its['status']:<13}{reason}".rstrip())
+    return lines
 
 
 def _details(state: Mapping[str, Any]) -> list[str]:

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from giblet_hpc import findings
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import JobError
 from giblet_hpc.jobs.doctor import examine as doctor
-from giblet_hpc.jobs.doctor import findings, hardware, storage
+from giblet_hpc.jobs.doctor import hardware, storage
 from giblet_hpc.jobs.node import fabric
 
 A100 = "580.95.05, NVIDIA A100-SXM4-80GB, 81920, 0, No\n"
