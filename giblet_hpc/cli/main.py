@@ -27,6 +27,8 @@ COMMANDS = {
                "Say whether a run's training can succeed, and what speaks against it; exit 1 when "
                "it cannot."),
     "image": ("image:image", "Build, check and enter the container image."),
+    "inspect": ("diagnose:inspect",
+                "Look for what is wrong with a study: each finding has a number and a remedy."),
     "logs": ("inspect:logs_command", "Print the log of a run's last attempt, or of another one."),
     "plan": ("plan:plan_command",
              "Show memory, traffic and time of each parallel mode, and which is chosen."),

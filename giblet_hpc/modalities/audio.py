@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -243,6 +244,12 @@ class Audio(Modality):
         kept = predicted[mask].float().flatten(0, 2)
         cost = functional.cross_entropy(kept, wanted[mask].flatten())
         return cost if normalise == "none" else cost / float(self.estimates["entropy"])
+
+    def cost_of_mean(self, variance: float, normalise: Normalise, *, dense: bool) -> float:
+        """Return what codes cost that are guessed evenly: nats, or as many times that."""
+        if not self.codes or dense:
+            return super().cost_of_mean(variance, normalise, dense=dense)
+        return math.log(CODES) if normalise == "none" else 1.0
 
     def _is_logits(self, predicted: torch.Tensor) -> bool:
         """The dense model predicts the codes' numbers instead."""

@@ -265,6 +265,20 @@ class Modality(ABC):
     ) -> NDArray[np.float32]:
         """Return the linear baseline's features of each TR, (trs, columns)."""
 
+    def cost_of_mean(self, variance: float, normalise: Normalise, *, dense: bool) -> float:
+        """Return the loss where the mean is predicted.
+
+        Parameters
+        ----------
+        variance : float
+            Of stored rows, over time.
+        normalise : str
+        dense : bool
+            Whether the dense model reconstructs, which predicts rows as they are stored.
+        """
+        del dense
+        return variance / scale(variance or 1.0, normalise)
+
     def scores(
         self,
         predicted: torch.Tensor,

@@ -24,6 +24,7 @@ from giblet_hpc.media import film
 from giblet_hpc.modalities.base import (
     SPAN,
     Modality,
+    Normalise,
     Note,
     film_inputs,
     moments,
@@ -153,6 +154,10 @@ class Video(Modality):
     def dense_output(self, flat: torch.Tensor) -> torch.Tensor:
         """Return one frame, (N, 1, 1, H, X, 3)."""
         return flat.reshape(len(flat), 1, 1, *self.shape[1:])
+
+    def cost_of_mean(self, variance: float, normalise: Normalise, *, dense: bool) -> float:
+        """Return it for pixels as fractions, which models see."""
+        return super().cost_of_mean(variance / 255**2, normalise, dense=dense)
 
     def baseline_features(
         self, inputs: NDArray[Any], shared: NDArray[Any] | None

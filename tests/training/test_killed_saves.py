@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[2]
 def test_the_last_good_checkpoint_is_used(tmp_path: Path, mode: str) -> None:
     # In a process of its own: ranks are forked, which torch's autograd does not survive.
     command = [sys.executable, "-m", __name__, mode, str(KILLS), str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,0 +1,123 @@
+"""What arrays hold, against numpy; faults that are planted in them; the share of each component."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from giblet_hpc.config import io
+from giblet_hpc.diagnosis import data
+from giblet_hpc.findings import Finding
+from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.splits import Block, Fold
+from giblet_hpc.training.feed import RunArrays, StudyArrays
+
+CONFIG = Path(__file__).parents[2] / "configs" / "demo.yaml"
+FOLD = Fold("", (Block("run1", 0, 200),), (), (Block("run1", 210, 300),))
+
+
+def study(scale: float = 1.0, offset: float = 0.0) -> StudyArrays:
+    random = np.random.default_rng(0)
+    stimulus = {
+        "video": random.integers(0, 256, (300, 2, 4, 5, 3), dtype=np.uint8),
+        "audio": random.integers(0, 1024, (300, 2, 6)).astype(np.int16),
+        "text": random.poisson(0.2, (300, 30)).astype(np.float32),
+    }
+    bold = (scale * random.standard_normal((2, 300, 8)) + offset).astype(np.float32)
+    run = RunArrays(stimulus, bold, np.ones((2, 300), bool))
+    return StudyArrays({"run1": run}, ("01", "02"), np.ones((1, 1, 8), bool), np.eye(4), {})
+
+
+def look(
+    whole: StudyArrays, *settings: str, ranks: int = 1
+) -> tuple[list[Finding], dict[str, Any]]:
+    config = io.load(CONFIG, settings)
+    check = data.DataCheck(config, whole, modalities_of(config.features), folds=[FOLD], ranks=ranks)
+    return list(check.findings()), check.facts()
+
+
+def bad(found: list[Finding]) -> dict[str, Finding]:
+    return {one.check: one for one in found if one.level in ("warn", "fail")}
+
+
+def test_a_summary_is_numpys() -> None:
+    rows = np.random.default_rng(0).integers(0, 5, (150, 3, 7)).astype(np.float32)
+    rows[40] = rows[41] = rows[64] = 3
+    rows[90, 0, 0] = np.nan
+    found = data.summary(rows)
+    assert (found["trs"], found["values"]) == (150, 21)
+    assert (found["low"], found["high"]) == (0, 4)
+    assert found["mean"] == pytest.approx(np.nanmean(rows))
+    assert found["sd"] == pytest.approx(np.nanstd(rows))
+    assert found["zeros"] == pytest.approx((rows == 0).mean())
+    assert found["nans"] == pytest.approx(1 / rows.size)
+    assert (found["constant"], found["repeated"]) == (3, 1)
+    assert sum(found["histogram"]) == sum(
+        rows[start : start + 64][::16].size for start in (0, 64, 128)
+    )
+    whole = np.random.default_rng(1).standard_normal((130, 4))
+    assert data.summary(whole)["variance"] == pytest.approx(whole.var(0).mean())
+
+
+def test_a_sound_study() -> None:
+    found, facts = look(study())
+    assert bad(found) == {}
+    assert set(facts["arrays"]) == {"stimulus/run1/video", "stimulus/run1/audio",
+                                    "stimulus/run1/text", "bold/01/run1", "bold/02/run1"}  # fmt: skip
+    assert facts["first_losses"]["variance"] == pytest.approx(
+        {"fmri": 1.0, "video": 0.1, "audio": 0.1, "text": 0.1}
+    )
+
+
+def test_scans_in_scanner_units_with_raw_errors() -> None:
+    found, facts = look(study(scale=300, offset=9000), "loss.normalise=none")
+    scales = bad(found)["scales"]
+    assert scales.level == "fail"
+    assert "fmri outweighs all others" in scales.seen
+    assert facts["first_losses"]["none"]["fmri"] == pytest.approx(9e4, rel=0.1)
+    assert "scales" not in bad(look(study(scale=300, offset=9000))[0])
+
+
+def test_codes_as_numbers_over_their_deviation() -> None:
+    """The original's scale: its audio was over 99 % of the loss."""
+    settings = ("model.kind=dense", "train.window_trs=1", "loss.normalise=std",
+                "train.batch_windows=16", "loss.reconstruction_weight=1")  # fmt: skip
+    found, facts = look(study(), *settings)
+    assert "audio outweighs all others" in bad(found)["scales"].seen
+    assert facts["first_losses"]["std"]["audio"] > 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "check", "said"),
+    [
+        (("train.epochs=5",), 1, "steps", "30 in all"),
+        (("train.warmup_epochs=40",), 1, "steps", "the rate is not up for long"),
+        (("train.batch_windows=30",), 1, "steps", "a batch needs 30"),
+        (("model.kind=dense", "train.window_trs=1", "train.batch_windows=4"), 2, "batch",
+         "BatchNorm would see 4 TRs"),
+    ],
+)  # fmt: skip
+def test_settings_that_trainings_were_lost_by(
+    settings: tuple[str, ...], ranks: int, check: str, said: str
+) -> None:
+    found = bad(look(study(), *settings, ranks=ranks)[0])
+    assert said in found[check].seen
+    assert "--set" in found[check].fix
+
+
+def test_arrays_with_faults() -> None:
+    whole = study()
+    run = whole.runs["run1"]
+    run.stimulus["text"][7, 3] = np.nan
+    run.stimulus["video"][100:] = run.stimulus["video"][100]
+    run.bold[1, 50:150:10] += 40
+    found = bad(look(whole)[0])
+    assert set(found) == {"text of run1", "video of run1", "scans of 02, run1"}
+    assert found["text of run1"].level == "fail"
+    assert "199 TRs are those before" in found["video of run1"].seen
+    assert "jumps at 20 TRs" in found["scans of 02, run1"].seen
+    run.stimulus["text"][:] = 0
+    assert "nothing changes" in bad(look(whole)[0])["text of run1"].seen
