@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ class Looked(Protocol):
 
 @click.group()
 def inspect() -> None:
-    """Look for what is wrong with a study: each finding has a number and a remedy."""
+    """Look for what is wrong with a study or a network: each finding has a number and a remedy."""
 
 
 ranks_option = click.option(
@@ -69,6 +69,51 @@ def inspect_alignment(name: str | None, runs: Path, as_json: bool) -> None:
     from giblet_hpc.stages.inspect import alignment_of
 
     _show(alignment_of(paths.load_config(), paths), as_json=as_json)
+
+
+@inspect.command("checkpoint")
+@name_argument
+@runs_option
+@click.option("--step", type=click.IntRange(1), help="Of this step.  [default: the newest]")
+@click.option(
+    "--against", type=click.IntRange(1), help="Beside this one.  [default: the one before]"
+)
+@click.option("--fold", default="", help="Of this fold, where there are several.")
+@json_option
+def inspect_checkpoint(
+    name: str | None,
+    runs: Path,
+    step: int | None,
+    against: int | None,
+    fold: str,
+    as_json: bool,
+) -> None:
+    """Look at a checkpoint's tensors: not finite, without a gradient, not moved, dead.
+
+    A few rows at a time, however large it is.
+    """
+    paths = _preprocessed(runs, name)
+    from giblet_hpc.stages.inspect import checkpoint_of
+
+    looked = checkpoint_of(paths.load_config(), paths, step=step, against=against, fold=fold)
+    if not as_json:
+        click.echo(tensor_table(looked.rows))
+        click.echo("")
+    _show(looked, as_json=as_json)
+
+
+def tensor_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line for each tensor."""
+    width = max(len(row["name"]) for row in rows)
+    head = f"{'tensor':<{width}}  {'shape':<18}{'low':>10}{'high':>10}{'mean':>10}{'SD':>10}"
+    lines = [f"{head}{'gradient':>10}{'moved':>9}"]
+    for row in rows:
+        shape = " x ".join(map(str, row["shape"])) or "-"
+        figures = "".join(f"{row[key]:>10.2g}" for key in ("low", "high", "mean", "sd"))
+        gradient = f"{row['gradient']:>10.2g}" if "gradient" in row else f"{'-':>10}"
+        moved = f"{100 * row['moved']:>7.2g} %" if "moved" in row else f"{'-':>9}"
+        lines.append(f"{row['name']:<{width}}  {shape:<18}{figures}{gradient}{moved}")
+    return "\n".join(lines)
 
 
 def _preprocessed(runs: Path, name: str | None) -> RunPaths:

@@ -28,7 +28,8 @@ COMMANDS = {
                "it cannot."),
     "image": ("image:image", "Build, check and enter the container image."),
     "inspect": ("diagnose:inspect",
-                "Look for what is wrong with a study: each finding has a number and a remedy."),
+                "Look for what is wrong with a study or a network: each finding has a number and a "
+                "remedy."),
     "logs": ("inspect:logs_command", "Print the log of a run's last attempt, or of another one."),
     "plan": ("plan:plan_command",
              "Show memory, traffic and time of each parallel mode, and which is chosen."),

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from giblet_hpc.config.run import RunConfig
+from giblet_hpc.diagnosis import weights
 from giblet_hpc.diagnosis.align_study import Alignment
 from giblet_hpc.diagnosis.data import DataCheck
+from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
+from giblet_hpc.findings import Finding
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.plans import study_size
+from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import load_folds
 from giblet_hpc.store import FeatureStore
+from giblet_hpc.training import checkpoint
 from giblet_hpc.training.feed import StudyArrays, load_study
+from giblet_hpc.training.network_size import meta_model
 
 
 def alignment_of(config: RunConfig, paths: RunPaths) -> Alignment:
@@ -54,6 +63,60 @@ def data_of(config: RunConfig, paths: RunPaths, *, ranks: int) -> DataCheck:
         config, _study(config, paths), modalities_of(config.features),
         folds=load_folds(paths.split), ranks=ranks,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CheckpointCheck:
+    """Looks at a checkpoint's tensors.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Figures of each, from `weights.layers`.
+    step : int
+    against : int, optional
+        The other checkpoint's step.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    step: int
+    against: int | None
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what is wrong."""
+        yield from weights.findings(self.rows)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the figures of each tensor."""
+        return {"step": self.step, "against": self.against, "tensors": list(self.rows)}
+
+
+def checkpoint_of(
+    config: RunConfig, paths: RunPaths, *, step: int | None, against: int | None, fold: str
+) -> CheckpointCheck:
+    """Return what looks at a checkpoint, by default the newest, beside the one before.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such checkpoint.
+    """
+    folder = paths.checkpoints(fold)
+    every = {checkpoints.step_of(path): path for path in checkpoints.committed(folder)}
+    if not every:
+        raise ConfigError(f"run {paths.name} has no checkpoint yet", hint=paths.command("status"))
+    chosen = max(every) if step is None else step
+    earlier = [one for one in every if one < chosen]
+    other = against if against is not None else max(earlier, default=None)
+    for one in (chosen, other):
+        if one is not None and one not in every:
+            known = ", ".join(map(str, sorted(every)))
+            raise ConfigError(f"there is no checkpoint of step {one}; there are: {known}")
+    source, _ = checkpoint.load(every[chosen])
+    before = checkpoint.load(every[other])[0] if other is not None else None
+    model = meta_model(config, study_size.of_store(config, read_json(paths.inputs)))
+    names = [name for name, _ in model.named_parameters()]
+    return CheckpointCheck(list(weights.layers(source, names, before)), chosen, other)
 
 
 def _study(config: RunConfig, paths: RunPaths) -> StudyArrays:

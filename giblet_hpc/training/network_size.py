@@ -55,6 +55,13 @@ class Network:
     operations: float
 
 
+def meta_model(config: RunConfig, size: StudySize) -> nn.Module:
+    """Return a config's network on the meta device: its layers, without their numbers."""
+    modalities = _modalities(config, size)
+    shapes = Shapes({n: m.shape for n, m in modalities.items()}, size.subjects, size.voxels)
+    return build_model(config, shapes, modalities).to("meta")
+
+
 def network_of(config: RunConfig, size: StudySize) -> Network:
     """Trace the forward pass of a config's network on the meta device.
 

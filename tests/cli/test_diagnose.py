@@ -27,12 +27,19 @@ def test_a_synthetic_study_is_looked_at(
     facts = json.loads(cli("inspect", "alignment", "demo", "--json", check=False).stdout)
     assert len(facts["curves"]) == 8, "two runs: three subjects and their mean"
     assert {one["check"] for one in facts["findings"]} >= {"lag of run1", "subjects of run2"}
+    assert "has no checkpoint yet" in cli("inspect", "checkpoint", "demo", check=False).stderr
+    cli("run", "train", "demo")
+    assert "ok      weights:" in cli("inspect", "checkpoint", "demo").stdout
+    facts = json.loads(cli("inspect", "checkpoint", "demo", "--json").stdout)
+    assert any("gradient" in one for one in facts["tensors"])
+    said = cli("inspect", "checkpoint", "demo", "--step", "7", check=False).stderr
+    assert "there is no checkpoint of step 7; there are: " in said
 
 
 def test_before_preprocess_there_is_nothing_to_look_at(
     invoke: Invoke, run_folder: RunPaths
 ) -> None:
-    assert set(diagnose.inspect.commands) == {"alignment", "data"}
+    assert set(diagnose.inspect.commands) == {"alignment", "checkpoint", "data"}
     assert inspect.data_of.__module__ == "giblet_hpc.stages.inspect"
     for what in ("data", "alignment"):
         assert invoke("inspect", what, code=1).stderr.startswith(
