@@ -76,7 +76,11 @@ from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
 @click.option("--force", is_flag=True, help="Start anew; a run of that name is moved aside.")
 @click.option("--rebuild", is_flag=True, help="Replace parts made with other settings.")
 @click.option(
-    "--sweep", "axes", multiple=True, metavar="FIELD=A,B", help="A run for each value (train)."
+    "--sweep",
+    "axes",
+    multiple=True,
+    metavar="FIELD=A,B",
+    help="A run for each value: train, evaluate.",
 )
 @checks_option
 @wait_option
@@ -130,6 +134,8 @@ def _refuse_what_cannot_work(
     if looked_at and not options["axes"]:
         checks.require_fitting(config, profile, size, stored=_stored(meant, left))
     checks.require_possible(config, left, profile=profile, size=size)
+    if left and not options["no_checks"]:
+        checks.require_room(profile, size, time=options["time"])
     if looked_at:
         assert config.study.store is not None
         check_place([options["runs"], config.study.store], profile, size)

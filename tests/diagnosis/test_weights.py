@@ -94,12 +94,12 @@ print(sum(row["count"] for row in weights.layers(source, ["a"])))
 """
 
 
-LIMIT = 2_300_000_000
-"""The file, which is mapped, and 1.1 GB: in double precision the tensor alone takes 2.4 GB."""
+LIMIT = 1_600_000_000
+"""The file, which is mapped, and 1.2 GB: of the whole tensor, two copies in double precision."""
 
 
 def test_a_large_tensor_is_read_in_parts(tmp_path: Path) -> None:
-    save(tmp_path, 1, {"model/a": torch.zeros(30_000, 10_000)})
+    save(tmp_path, 1, {"model/a": torch.zeros(10_000, 10_000)})
     command = [sys.executable, "-c", LARGE, str(tmp_path / "step-00000001"), str(LIMIT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stdout == "300000000\n", done.stderr
+    assert done.stdout == "100000000\n", done.stderr

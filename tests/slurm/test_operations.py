@@ -90,7 +90,8 @@ def test_sweep_as_one_array_and_compare(slurm: SlurmCli, prepared: Prepared) -> 
     prepared("base", "train.epochs=3")
     done = slurm(
         "submit", "train", "--name", "base", "--cluster", str(slurm.profile),
-        "--sweep", "train.lr=1e-4,3e-4", "--sweep", "model.bottleneck=8,16", "--json",
+        "--sweep", "train.lr=1e-4,3e-4", "--sweep", "model.bottleneck=8,16", "--nodes", "2",
+        "--ranks", "2", "--json",
     )  # fmt: skip
     rows = json.loads(done.stdout)
     assert len({row["job"].split("_")[0] for row in rows}) == 1, "one array"
@@ -99,12 +100,13 @@ def test_sweep_as_one_array_and_compare(slurm: SlurmCli, prepared: Prepared) -> 
         "base-lr-3e-4-bottleneck-8", "base-lr-3e-4-bottleneck-16",
     ]  # fmt: skip
     for row in rows:
-        slurm.wait(row["run"], "train", "complete")
+        slurm.wait(row["run"], "evaluate", "complete")
     table = json.loads(slurm("compare", *(row["run"] for row in rows), "--json").stdout)
     assert [(row["train.lr"], row["model.bottleneck"]) for row in table] == [
         (0.0001, 8), (0.0001, 16), (0.0003, 8), (0.0003, 16),
     ]  # fmt: skip
     assert {row["train"] for row in table} == {"complete"}
+    assert all(row["model_r"] is not None for row in table), "a sweep is scored"
 
 
 @pytest.mark.parametrize(

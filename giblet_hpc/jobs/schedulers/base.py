@@ -211,6 +211,9 @@ class Scheduler(Protocol):
     def usable_nodes(self, partition: str | None) -> int | NoAnswer:
         """Return how many nodes of a partition can run jobs."""
 
+    def limits(self, partition: str | None) -> tuple[int, int] | NoAnswer:
+        """Return the nodes that a partition has, and its longest walltime in minutes; 0: none."""
+
     def own_job(self) -> Place | None:
         """Return this process's place in a job of this scheduler; None outside of one."""
 

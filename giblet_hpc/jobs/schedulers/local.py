@@ -106,6 +106,11 @@ class Local:
         del partition
         return 1
 
+    def limits(self, partition: str | None) -> tuple[int, int]:
+        """Return one node, without an end."""
+        del partition
+        return 1, 0
+
     def own_job(self) -> Place:
         """Return this process's place: the only node."""
         host = socket.gethostname()

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from giblet_hpc.config.cluster import minutes_of
+from giblet_hpc.errors import JobError
 from giblet_hpc.jobs.schedulers import slurm_submit, slurm_survey
 from giblet_hpc.jobs.schedulers.base import (
     NO_ANSWER,
@@ -166,6 +168,21 @@ class Slurm:
             for name, count, state in rows
             if (partition or name.endswith("*")) and not state.startswith(OUT_OF_SERVICE)
         )
+
+    def limits(self, partition: str | None) -> tuple[int, int] | NoAnswer:
+        """Return the nodes of a partition (None: the default), and its longest walltime."""
+        try:
+            found = slurm_survey.partitions()
+        except JobError:
+            return NO_ANSWER
+        names = partition.split(",") if partition else []
+        chosen = [p for p in found if (p.name in names if names else p.is_default)]
+        if not chosen:
+            return NO_ANSWER
+        # Of several, Slurm takes the one that starts first.
+        ends = [p.time_limit for p in chosen]
+        times = [minutes_of(end) if end[:1].isdigit() else 0 for end in ends]
+        return max(p.nodes for p in chosen), 0 if 0 in times else max(times)
 
     def own_job(self) -> Place | None:
         """Return this process's place, from the environment that Slurm and submitit set."""

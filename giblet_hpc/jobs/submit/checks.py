@@ -12,7 +12,9 @@ from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, DataError, JobError
 from giblet_hpc.files import read_json
-from giblet_hpc.jobs.record.resources import Resources, for_parallel
+from giblet_hpc.jobs.record.resources import Resources, for_parallel, is_queued, walltime
+from giblet_hpc.jobs.schedulers import registry
+from giblet_hpc.jobs.schedulers.base import NoAnswer
 from giblet_hpc.plans import study_size
 from giblet_hpc.plans.hardware import GIB, LINKS, Place, gpu_of
 from giblet_hpc.plans.study_size import StudySize
@@ -48,6 +50,43 @@ def require_possible(
         require_shared_batch(config, size.world // ranks_of_a_team(config, size.ranks))
     if "preprocess" in stages and not profile.image:
         weights_are_there(config)
+
+
+def require_room(profile: Cluster, size: Resources, *, time: str | None) -> None:
+    """Check that a job can ever start: a partition's nodes, and its longest walltime.
+
+    Parameters
+    ----------
+    profile : Cluster
+    size : Resources
+        How training is spread.
+    time : str, optional
+        Walltime instead of the profile's.
+
+    Raises
+    ------
+    ConfigError
+        When the partition has fewer nodes, or a shorter limit. A scheduler that does not answer
+        raises nothing.
+    """
+    if not is_queued(profile):
+        return
+    found = registry.of(profile.scheduler).limits(profile.partition)
+    if isinstance(found, NoAnswer):
+        return
+    nodes, minutes = found
+    where = f"partition {profile.partition}" if profile.partition else "the default partition"
+    if size.nodes > nodes:
+        raise ConfigError(
+            f"{size.nodes} nodes: {where} has {nodes}", hint="fewer --gpus, or another --partition"
+        )
+    if minutes and walltime(profile, time) > minutes:
+        asked = time or profile.time
+        raise ConfigError(
+            f"a walltime of {asked}: {where} ends jobs after {minutes / 60:g} h",
+            hint="a shorter --time: runs go on by themselves in the next job; or another "
+            "--partition",
+        )
 
 
 def require_fitting(

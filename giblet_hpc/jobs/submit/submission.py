@@ -182,7 +182,7 @@ def note_queued(paths: RunPaths, tasks: Sequence[StageTask], ids: Sequence[str])
 def submit_sweep(
     runs: Sequence[RunPaths], *, profile: Cluster, size: Resources, time: str | None
 ) -> list[tuple[RunPaths, str]]:
-    """Queue the training of several runs as one array, each under a lease of its own.
+    """Queue training and evaluation of several runs as one array, each under its own lease.
 
     Runs that are complete, queued or running already are left alone.
 
@@ -196,7 +196,8 @@ def submit_sweep(
     JobError
         When somebody takes a run meanwhile, or the scheduler refuses.
     """
-    todo = [run for run in runs if remaining(run, ("train",)) and lease.holder(run) is None]
+    stages: tuple[Stage, ...] = ("train", "evaluate")
+    todo = [run for run in runs if remaining(run, stages) and lease.holder(run) is None]
     if not todo:
         return []
     resources = for_parallel(profile, "train", size, time=time)
@@ -205,9 +206,10 @@ def submit_sweep(
         for paths in todo:
             held.append(lease.take(paths, profile.scheduler))
             profiles.save(profile, paths.cluster)
-            paths.update_state("train", **resources.record())
+            for stage in stages:
+                paths.update_state(stage, **resources.record())
         tasks = tuple(
-            StageTask(str(paths.root), ("train",), resources, lease=own.token)
+            StageTask(str(paths.root), remaining(paths, stages), resources, lease=own.token)
             for paths, own in zip(todo, held, strict=True)
         )
         order = order_of(todo[0], profile, PlannedJob(tasks, resources), ())

@@ -12,7 +12,7 @@ import pytest
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import JobError
 from giblet_hpc.jobs.schedulers import slurm_commands, slurm_submit, slurm_survey
-from giblet_hpc.jobs.schedulers.base import NO_ANSWER, Order, Place
+from giblet_hpc.jobs.schedulers.base import NO_ANSWER, NoAnswer, Order, Place
 from giblet_hpc.jobs.schedulers.slurm import Slurm, first_host
 from giblet_hpc.jobs.schedulers.slurm_submit import dependency, parameters, submitted_id
 
@@ -242,3 +242,16 @@ def test_problems_of_a_partition(slurm_says: Answers) -> None:
 )
 def test_first_host(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
+
+
+def test_limits_of_partitions(slurm_says: Answers) -> None:
+    slurm_says("sinfo", "cpu|1-00:00:00|4|64|256000|(null)\ngpu*|2:30:00|9|64|256000|gpu:a40:8\n"
+                        "long|infinite|2|64|256000|(null)\n")  # fmt: skip
+    slurm = Slurm()
+    assert slurm.limits(None) == (9, 150)
+    assert slurm.limits("cpu") == (4, 1440)
+    assert slurm.limits("cpu,gpu") == (9, 1440)
+    assert slurm.limits("cpu,long") == (4, 0)
+    assert isinstance(slurm.limits("other"), NoAnswer)
+    slurm_says("sinfo", rc=1)
+    assert isinstance(slurm.limits(None), NoAnswer)

@@ -9,7 +9,9 @@ from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.jobs.record.resources import Resources
-from giblet_hpc.jobs.submit.checks import require_possible
+from giblet_hpc.jobs.schedulers.base import NO_ANSWER
+from giblet_hpc.jobs.schedulers.slurm import Slurm
+from giblet_hpc.jobs.submit.checks import require_possible, require_room
 from giblet_hpc.runs.paths import STAGES
 
 PROFILE = Cluster(name="c", memory_gb_per_node=64)
@@ -54,3 +56,25 @@ def test_weights_that_are_not_there(
     require_possible(config, STAGES, profile=inside, size=Resources(1))
     (tmp_path / "models--lab--encoder").mkdir()
     require_possible(config, STAGES, profile=PROFILE, size=Resources(1))
+
+
+@pytest.mark.parametrize(
+    ("limits", "nodes", "time", "said"),
+    [
+        ((4, 120), 5, "1:00:00", "5 nodes: the default partition has 4"),
+        ((4, 120), 4, "5-00:00:00", "a walltime of 5-00:00:00: .* ends jobs after 2 h"),
+        ((4, 120), 4, "2:00:00", ""),
+        ((4, 0), 4, "5-00:00:00", ""),
+        (NO_ANSWER, 99, "5-00:00:00", ""),
+    ],
+)
+def test_what_a_partition_can_never_start(
+    monkeypatch: pytest.MonkeyPatch, limits: object, nodes: int, time: str, said: str
+) -> None:
+    monkeypatch.setattr(Slurm, "limits", lambda *_: limits)
+    size = Resources(2, nodes=nodes)
+    if not said:
+        require_room(PROFILE, size, time=time)
+        return
+    with pytest.raises(ConfigError, match=said):
+        require_room(PROFILE, size, time=time)
