@@ -272,9 +272,9 @@ def test_a_rank_that_hangs_is_named_and_the_run_goes_on(
         r"no step for \d+ s after step \d+.*waiting for rank 1 ", first.facts()["reason"]
     )
     assert "Current thread" in first.log(0).read_text(), "stacks are in the log"
-    last = json.loads(first.collectives(0).read_text())["collectives"]
+    last = json.loads(first.files.collectives(0).read_text())["collectives"]
     assert any("all_reduce" in one["profiling_name"] for one in last)
-    assert not first.collectives(1).exists(), "it stood still"
+    assert not first.files.collectives(1).exists(), "it stood still"
     slurm.wait("hung", "train", "complete")
     assert_same_weights(final_weights(slurm, "hung"), undisturbed)
 
