@@ -245,7 +245,7 @@ class Supervisor:
                 except (OSError, DataError):
                     # A file system that stumbles is no reason to end ranks that may be fine.
                     condition = "fine"
-                if condition == "hung":
+                if condition == "hung" or (condition == "peer" and watch.hung):
                     watch.ask_for_trace()
                     child.dump_stacks([process for process, *_ in watch.ranks().values()])
                 if condition != "fine":

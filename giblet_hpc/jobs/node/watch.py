@@ -74,6 +74,11 @@ class Watch:
         """Whether the stage has been asked to stop."""
         return self._asked_at is not None
 
+    @property
+    def hung(self) -> bool:
+        """Whether a node has found that ranks hang."""
+        return self._attempt.hung.exists()
+
     def ask_for_trace(self) -> None:
         """Ask this node's ranks to write down their last collectives."""
         beacon.ask_for_trace(self._local)
