@@ -13,6 +13,8 @@ from giblet_hpc.config.io import dump
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation.maps import as_data_uri, new_figure
 from giblet_hpc.files import write_text
+from giblet_hpc.findings import Finding
+from giblet_hpc.health import Health
 
 COLUMNS = (
     ("voxels", "voxels", "d"),
@@ -65,6 +67,14 @@ def training_figure(metrics: Path) -> str:
     return as_data_uri(figure)
 
 
+def health_of(metrics: Path, config: RunConfig) -> list[Finding]:
+    """Return what speaks for and against a training, from its figures."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = max((row["step"] for row in rows), default=0)
+    found = Health(config, rows, total_steps=steps).findings()
+    return [one for one in found if one.level != "skipped"]
+
+
 def histogram_figure(model_r: Any, ridge_r: Any) -> str:
     """Draw the distributions of voxel r as a data URI."""
     figure = new_figure(5, 2.4)
@@ -90,7 +100,7 @@ def write_report(
     folds : list of dict
         For each fold: ``title``, ``verdict``, ``rows`` (regions), ``reconstruction``, and data
         URIs under ``training``, ``histogram``, ``maps`` and ``samples``; under ``profiles`` files
-        beside the page.
+        beside the page, and under ``health`` findings.
     notes : list of str
         Sentences on method that a reader needs beside the numbers.
     """

@@ -160,6 +160,7 @@ def _score(paths: RunPaths, predictor: Predictor, fold: Fold, study: StudyArrays
         "histogram": report.histogram_figure(arrays["model_r"], arrays["ridge_r"]),
         "maps": [drawing.as_data_uri(picture) for picture in pictures],
         "samples": [drawing.as_data_uri(figure) for figure in drawn],
+        "health": report.health_of(paths.metrics(fold.name), config),
         "profiles": [
             f"{file.parent.name}/{file.name}"
             for file in sorted(paths.profile(fold.name).glob("steps-*"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from giblet_hpc.config import io
 from giblet_hpc.evaluation import report
+from giblet_hpc.findings import Finding
 
 
 def test_a_table_leaves_out_what_there_is_none_of() -> None:
@@ -40,6 +41,7 @@ def test_names_do_not_become_markup(tmp_path: Path, demo_config: str) -> None:
         "rows": [{"region": "<b>x</b>", "voxels": 7, "model_r": 0.5}], "reconstruction": {},
         "training": picture, "histogram": picture, "maps": [], "samples": [], "fold": "",
         "profiles": ["profile/steps-3-5.txt"],
+        "health": [Finding("r <i>", "fail", "0.001", "look & see")],
     }  # fmt: skip
     file = tmp_path / "report.html"
     config = io.load(Path(demo_config))
@@ -47,4 +49,6 @@ def test_names_do_not_become_markup(tmp_path: Path, demo_config: str) -> None:
     page = file.read_text()
     assert "<script>alert" not in page and "<b>x</b>" not in page and "<i>note" not in page
     assert "a &amp; b" in page
+    assert "<b>fail</b> r &lt;i&gt;: 0.001 (look &amp; see)" in page
+    assert "4 test TRs at step 9" in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page), "nothing is fetched"
