@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol
 if TYPE_CHECKING:
     from giblet_hpc.config.cluster import Cluster
 
-Wait = Literal["success", "end"]
+Wait = Literal["success", "end", "task"]
 """What a job waits for: that another succeeds, or that it ends."""
 Disposition = Literal["runs", "requeued", "cancelled", "out of time", "script killed"]
 """What a scheduler does with a job whose processes are being ended."""

@@ -107,7 +107,7 @@ def dependency(order: Order) -> str:
     >>> dependency(Order(after=[("success", "7"), ("end", "8"), ("end", "9")]))
     'afterok:7,afterany:8:9'
     """
-    words = {"success": "afterok", "end": "afterany"}
+    words = {"success": "afterok", "end": "afterany", "task": "aftercorr"}
     kinds: dict[str, list[str]] = {}
     for wait, job in order.after:
         kinds.setdefault(words[wait], []).append(job)

@@ -23,6 +23,9 @@ from giblet_hpc.jobs.submit.plan import PARALLEL, PlannedJob, remaining
 from giblet_hpc.runs.paths import RunPaths, Stage
 from giblet_hpc.trust import GROUP_UMASK
 
+SWEPT: tuple[Stage, ...] = ("train", "evaluate")
+"""What a sweep does of each of its runs."""
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -182,46 +185,55 @@ def note_queued(paths: RunPaths, tasks: Sequence[StageTask], ids: Sequence[str])
 def submit_sweep(
     runs: Sequence[RunPaths], *, profile: Cluster, size: Resources, time: str | None
 ) -> list[tuple[RunPaths, str]]:
-    """Queue training and evaluation of several runs as one array, each under its own lease.
+    """Queue training and evaluation of several runs, an array each; each run has its own lease.
 
-    Runs that are complete, queued or running already are left alone.
+    A run is evaluated when its own training is complete. Runs that are complete, queued or running
+    already are left alone.
 
     Returns
     -------
     list of (RunPaths, str)
-        Each run that was queued, with its job id.
+        Each run that was queued, with its training's job id.
 
     Raises
     ------
     JobError
-        When somebody takes a run meanwhile, or the scheduler refuses.
+        When somebody takes a run meanwhile, or the scheduler refuses; what is queued by then is
+        cancelled.
     """
-    stages: tuple[Stage, ...] = ("train", "evaluate")
-    todo = [run for run in runs if remaining(run, stages) and lease.holder(run) is None]
+    todo = [run for run in runs if remaining(run, ("train",)) and lease.holder(run) is None]
     if not todo:
         return []
-    resources = for_parallel(profile, "train", size, time=time)
+    scheduler = registry.of(profile.scheduler)
     held: list[lease.Lease] = []
+    arrays: list[list[str]] = []
     try:
         for paths in todo:
             held.append(lease.take(paths, profile.scheduler))
             profiles.save(profile, paths.cluster)
-            for stage in stages:
+        for stage in SWEPT:
+            resources = for_parallel(profile, stage, size, time=time)
+            for paths in todo:
                 paths.update_state(stage, **resources.record())
-        tasks = tuple(
-            StageTask(str(paths.root), remaining(paths, stages), resources, lease=own.token)
-            for paths, own in zip(todo, held, strict=True)
-        )
-        order = order_of(todo[0], profile, PlannedJob(tasks, resources), ())
-        ids = registry.of(profile.scheduler).submit(profile, order)
+            tasks = tuple(
+                StageTask(str(paths.root), (stage,), resources, lease=own.token)
+                for paths, own in zip(todo, held, strict=True)
+            )
+            # Each task waits for that of its own number.
+            after: list[tuple[Wait, str]] = [("task", scheduler.group(a[-1])) for a in arrays]
+            order = order_of(todo[0], profile, PlannedJob(tasks, resources), after)
+            arrays.append(scheduler.submit(profile, order))
+            for paths, task, job in zip(todo, tasks, arrays[-1], strict=True):
+                note_queued(paths, [task], [job])
     except BaseException:
+        if arrays:
+            scheduler.cancel([job for ids in arrays for job in ids])
         for paths, own in zip(todo, held, strict=False):
             lease.release(paths, own)
         raise
-    for paths, own, task, job in zip(todo, held, tasks, ids, strict=True):
-        note_queued(paths, [task], [job])
-        lease.assign(paths, own, (job,))
-    return list(zip(todo, ids, strict=True))
+    for number, (paths, own) in enumerate(zip(todo, held, strict=True)):
+        lease.assign(paths, own, tuple(ids[number] for ids in arrays))
+    return list(zip(todo, arrays[0], strict=True))
 
 
 def stop_lead_summary(paths: RunPaths, profile: Cluster) -> str:
