@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from giblet_hpc.config.cluster import Cluster
 
 Wait = Literal["success", "end", "task"]
-"""What a job waits for: that another succeeds, or that it ends."""
+"""What a job waits for: that another succeeds, or that it ends; or each task of an array that the
+task of its number in another array succeeds."""
 Disposition = Literal["runs", "requeued", "cancelled", "out of time", "script killed"]
 """What a scheduler does with a job whose processes are being ended."""
 

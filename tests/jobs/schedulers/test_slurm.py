@@ -147,6 +147,7 @@ def test_dependencies() -> None:
     after = [("success", "7"), ("end", "8"), ("end", "9")]
     assert dependency(order(after=after)) == "afterok:7,afterany:8:9"
     assert dependency(order()) == ""
+    assert dependency(order(after=[("task", "12")])) == "aftercorr:12"
 
 
 @pytest.mark.parametrize(
