@@ -31,10 +31,15 @@ class ArraySpec:
     """Smaller shards than 100 MB, for arrays that are slow to compute."""
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    @property
     def shard_rows(self) -> int:
         """Rows of a shard: about 100 MB, at most the whole array."""
-        row = int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
-        rows = min(self.shape[0], SHARD_BYTES // max(1, row), self.max_shard_rows or 2**62)
+        row = max(1, self.row_bytes)
+        rows = min(self.shape[0], SHARD_BYTES // row, self.max_shard_rows or 2**62)
         return max(1, rows)
 
     @property

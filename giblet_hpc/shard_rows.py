@@ -35,7 +35,7 @@ class ShardRows:
         self._files = [str(file) for file in files]
         self._begins: dict[int, list[int]] = {}
         self._shard_rows = spec.shard_rows
-        self._width = int(np.prod(spec.shape[1:], dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+        self._width = spec.row_bytes
 
     def read(self, start: int, out: NDArray[Any]) -> None:
         """Read the rows from ``start`` on.

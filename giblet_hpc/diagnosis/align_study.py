@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis import alignment
@@ -17,6 +18,8 @@ from giblet_hpc.splits import Fold
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.statistics import in_parts
 
+Scans = Mapping[str, Array]
+Valid = Mapping[str, NDArray[np.bool_]]
 USUAL = (3.5, 8.5)
 """Seconds by which scans follow the stimulus where nothing is shifted."""
 LONGEST = 12.0
@@ -74,9 +77,15 @@ class Alignment:
     def findings(self) -> Iterator[Finding]:
         """Yield what is seen, run by run, then over runs."""
         for run in progress(self.study.runs, label="inspecting", total=len(self.study.runs)):
-            yield from self._lag(run)
-            yield from self._subjects(run)
-            yield from self._missing(run)
+            arrays = self.study.runs[run]
+            names = list(enumerate(self.study.subjects))
+            # Read once: most of the time is reading.
+            scans = {name: alignment.scans_of(arrays.bold, n) for n, name in names}
+            valid = {name: np.asarray(arrays.valid[n]) for n, name in names}
+            alike = {name: alignment.standardised(scans[name], valid[name]) for _, name in names}
+            yield self._lag(run, scans, valid, alike)
+            yield from self._subjects(run, alike, valid)
+            yield from self._missing(run, scans, valid)
             yield from self._words(run)
         yield from self._exchanged()
         yield from self._twice()
@@ -92,42 +101,40 @@ class Alignment:
             "between_subjects": self.r,
         }
 
-    def _lag(self, run: str) -> Iterator[Finding]:
-        arrays, tr = self.study.runs[run], self.config.study.tr
+    def _lag(self, run: str, scans: Scans, valid: Valid, alike: Scans) -> Finding:
+        tr = self.config.study.tr
         features = alignment.features_of({n: rows[run] for n, rows in self._rows.items()})
         own = [
-            LagCurve(run, name, alignment.lag_curve(
-                features, alignment.scans_of(arrays.bold, n), np.asarray(arrays.valid[n])
-            ))
-            for n, name in enumerate(self.study.subjects)
-        ]  # fmt: skip
-        together, valid = alignment.mean_scans(self.study, run)
-        curve = LagCurve(run, "all", alignment.lag_curve(features, together, valid))
+            LagCurve(run, name, alignment.lag_curve(features, values, valid[name]))
+            for name, values in scans.items()
+        ]
+        together = np.mean(list(alike.values()), axis=0)
+        anyone = np.any(list(valid.values()), axis=0)
+        curve = LagCurve(run, "all", alignment.lag_curve(features, together, anyone))
         self.curves += [curve, *own]
-        chance = alignment.chance(features, together, valid, rotations=NULLS)
+        chance = alignment.chance(features, together, anyone, rotations=NULLS)
         check, seconds = f"lag of {run}", curve.best * tr
         seen = (
             f"scans follow the stimulus by {curve.best} TRs ({seconds:.1f} s), r {max(curve.r):.3f}"
             f", by chance {chance:.3f}"
         )
         if max(curve.r) < chance + MARGIN:
-            yield Finding(check, "skipped", f"{seen}: too little to tell")
-        elif USUAL[0] <= seconds <= USUAL[1]:
-            yield Finding(check, "ok", seen)
-        else:
-            off = round((seconds - 5.5) / tr)
-            never = curve.best <= 0 or seconds > LONGEST
-            yield Finding(
-                check, "fail" if never else "warn",
-                f"{seen}; blood flow takes 4 to 7 s: off by about {off:+d} TRs",
-                f"study.runs[{run}].film_start, start times of its annotations, or "
-                f"bold.shifted_trs ({self.config.bold.shifted_trs} now)",
-            )  # fmt: skip
+            return Finding(check, "skipped", f"{seen}: too little to tell")
+        if USUAL[0] <= seconds <= USUAL[1]:
+            return Finding(check, "ok", seen)
+        off = round((seconds - 5.5) / tr)
+        never = curve.best <= 0 or seconds > LONGEST
+        return Finding(
+            check, "fail" if never else "warn",
+            f"{seen}; blood flow takes 4 to 7 s: off by about {off:+d} TRs",
+            f"study.runs[{run}].film_start, start times of its annotations, or "
+            f"bold.shifted_trs ({self.config.bold.shifted_trs} now)",
+        )  # fmt: skip
 
-    def _subjects(self, run: str) -> Iterator[Finding]:
+    def _subjects(self, run: str, alike: Scans, valid: Valid) -> Iterator[Finding]:
         if len(self.study.subjects) < 3:
             return
-        r, shift, shifted = alignment.between_subjects(self.study, run)
+        r, shift, shifted = alignment.between_subjects(alike, valid)
         self.r[run] = r
         middle = float(np.median(list(r.values())))
         check = f"subjects of {run}"
@@ -154,16 +161,16 @@ class Alignment:
                 check, "ok", f"r with the others {low:.2f} to {high:.2f}, mean {mean:.2f}"
             )
 
-    def _missing(self, run: str) -> Iterator[Finding]:
-        arrays = self.study.runs[run]
-        counts = np.asarray(arrays.valid).sum(1)
-        for number, name in enumerate(self.study.subjects):
+    def _missing(self, run: str, scans: Scans, valid: Valid) -> Iterator[Finding]:
+        most = max(int(there.sum()) for there in valid.values())
+        for name, there in valid.items():
             check = f"scans of {name}, {run}"
-            if lost := int(counts.max() - counts[number]):
+            if lost := most - int(there.sum()):
                 yield Finding(check, "warn", f"{lost} TRs fewer than others have",
                               "they are left out of its scores; is the file whole?")  # fmt: skip
-            if still := alignment.constant_voxels(self.study, run, number):
-                yield Finding(check, "warn", f"{still} of {alignment.VOXELS} voxels do not change",
+            if still := alignment.constant_voxels(scans[name], there):
+                count = scans[name].shape[1]
+                yield Finding(check, "warn", f"{still} of {count} voxels do not change",
                               "a mask of voxels that all subjects have: bold.mask")  # fmt: skip
 
     def _words(self, run: str) -> Iterator[Finding]:

@@ -8,13 +8,15 @@ film or a sheet that is shifted shows as a lag where no blood flow is.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.training.feed import Rows, StudyArrays
+from giblet_hpc.evaluation.baselines import purged_blocks
+from giblet_hpc.evaluation.metrics import pearson
+from giblet_hpc.training.feed import Rows
 
 Array = NDArray[np.float64]
 LAGS = tuple(range(-6, 13))
@@ -97,31 +99,16 @@ def _shifted(
 
 
 def _score(features: Array, scans: Array) -> float:
-    edges = np.linspace(0, len(scans), BLOCKS + 1).astype(int)
-    rows = np.arange(len(scans))
-    predicted = np.zeros_like(scans)
-    for start, stop in itertools.pairwise(edges):
-        fit = (rows < start - GAP) | (rows >= stop + GAP)
-        if fit.sum() < 2 * GAP:
+    predicted, blocks = np.zeros_like(scans), []
+    for fit, held_out in purged_blocks(len(scans), BLOCKS, GAP):
+        if len(fit) < 2 * GAP:
             return 0.0
         x, y = features[fit], scans[fit] - scans[fit].mean(0)
         weights = np.linalg.solve(x.T @ x + ALPHA * np.eye(x.shape[1]), x.T @ y)
-        predicted[start:stop] = features[start:stop] @ weights
+        predicted[held_out] = features[held_out] @ weights
+        blocks.append(slice(int(held_out[0]), int(held_out[-1]) + 1))
     # Within blocks: the mean of a block is not predicted.
-    for start, stop in itertools.pairwise(edges):
-        predicted[start:stop] -= predicted[start:stop].mean(0)
-    measured = np.concatenate(
-        [scans[a:b] - scans[a:b].mean(0) for a, b in itertools.pairwise(edges)]
-    )
-    return float(np.mean(_correlation(predicted, measured)))
-
-
-def mean_scans(study: StudyArrays, run: str) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the mean over subjects of standardised scans, (trs, v), and where any has one."""
-    arrays = study.runs[run]
-    every = [_standard(_masked(scans_of(arrays.bold, n), arrays.valid[n]))
-             for n in range(len(study.subjects))]  # fmt: skip
-    return np.mean(every, axis=0), np.asarray(np.asarray(arrays.valid).any(0))
+    return float(np.mean(pearson(predicted, scans, np.ones(len(scans), bool), blocks)))
 
 
 def chance(features: Array, scans: Array, valid: NDArray[np.bool_], *, rotations: int) -> float:
@@ -132,9 +119,15 @@ def chance(features: Array, scans: Array, valid: NDArray[np.bool_], *, rotations
 
 
 def between_subjects(
-    study: StudyArrays, run: str
+    scans: Mapping[str, Array], valid: Mapping[str, NDArray[np.bool_]]
 ) -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
     """Return each subject's r with the mean of the others, and where it is highest.
+
+    Parameters
+    ----------
+    scans : mapping of subject to ndarray, shape (trs, v)
+        Standardised: `standardised`.
+    valid : mapping of subject to ndarray of bool, shape (trs,)
 
     Returns
     -------
@@ -145,15 +138,10 @@ def between_subjects(
     dict of str to float
         The r there.
     """
-    arrays = study.runs[run]
-    every = [_standard(_masked(scans_of(arrays.bold, n), arrays.valid[n]))
-             for n in range(len(study.subjects))]  # fmt: skip
-    together = np.sum(every, axis=0)
+    together = np.sum(list(scans.values()), axis=0)
     r, shift, highest = {}, {}, {}
-    for number, name in enumerate(study.subjects):
-        own, others = every[number], together - every[number]
-        valid = np.asarray(arrays.valid[number])
-        found = {s: _shifted_r(own, others, valid, s) for s in SHIFTS}
+    for name, own in scans.items():
+        found = {s: _shifted_r(own, together - own, valid[name], s) for s in SHIFTS}
         r[name], shift[name] = found[0], max(found, key=found.__getitem__)
         highest[name] = found[shift[name]]
     return r, shift, highest
@@ -165,7 +153,9 @@ def _shifted_r(own: Array, others: Array, valid: NDArray[np.bool_], shift: int) 
     taken = taken[valid[taken]]
     if len(taken) < 2 * GAP:
         return 0.0
-    return float(np.mean(_correlation(own[taken], others[taken - shift])))
+    whole = [slice(0, len(taken))]
+    there = np.ones(len(taken), bool)
+    return float(np.mean(pearson(own[taken], others[taken - shift], there, whole)))
 
 
 @dataclass(frozen=True)
@@ -270,11 +260,16 @@ def exchanged_subjects(means: Mapping[str, Mapping[str, Array]]) -> list[tuple[s
     return found
 
 
-def constant_voxels(study: StudyArrays, run: str, subject: int) -> int:
-    """Return how many of the voxels that are looked at do not change."""
-    arrays = study.runs[run]
-    scans = scans_of(arrays.bold, subject)[np.asarray(arrays.valid[subject])]
-    return int((scans.std(0) < 1e-6).sum()) if len(scans) else 0
+def constant_voxels(scans: Array, valid: NDArray[np.bool_]) -> int:
+    """Return how many voxels, of (trs, v), do not change over valid TRs."""
+    kept = scans[valid]
+    return int((kept.std(0) < 1e-6).sum()) if len(kept) else 0
+
+
+def standardised(scans: Array, valid: NDArray[np.bool_]) -> Array:
+    """Return scans, (trs, v), with mean 0 and deviation 1; at TRs without a scan the mean."""
+    mean = scans[valid].mean(0) if valid.any() else 0.0
+    return _standard(np.where(valid[:, None], scans, mean))
 
 
 def _standard(values: Array) -> Array:
@@ -282,18 +277,6 @@ def _standard(values: Array) -> Array:
     return np.asarray((values - values.mean(0)) / np.where(spread > 0, spread, 1))
 
 
-def _masked(values: Array, valid: Sequence[bool] | NDArray[np.bool_]) -> Array:
-    kept = np.asarray(valid, bool)
-    mean = values[kept].mean(0) if kept.any() else 0.0
-    return np.where(kept[:, None], values, mean)
-
-
 def _unit(values: Array) -> Array:
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.where(length > 0, length, 1))
-
-
-def _correlation(a: Array, b: Array) -> Array:
-    a, b = a - a.mean(0), b - b.mean(0)
-    spread = np.sqrt((a * a).sum(0) * (b * b).sum(0))
-    return np.asarray((a * b).sum(0) / np.where(spread > 0, spread, 1))

@@ -83,9 +83,15 @@ class Balance(nn.Module):
         return dict(zip(names, factors.float(), strict=True))
 
     def _remember(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the running averages, this step's values among them."""
-        self.steps += 1
-        self.average.lerp_(values, 1 - MEMORY)
+        """Return the running averages, this step's values among them.
+
+        A step that is not finite is skipped; its values would stay in the averages for good.
+        """
+        if bool(values.isfinite().all()):
+            self.steps += 1
+            self.average.lerp_(values, 1 - MEMORY)
+        if not int(self.steps):
+            return torch.ones_like(self.average)
         return (self.average / (1 - MEMORY ** int(self.steps))).clamp(min=SMALLEST)
 
 

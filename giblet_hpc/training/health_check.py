@@ -27,7 +27,8 @@ class HealthCheck:
 
     def __init__(self, config: RunConfig, progress: Progress, world: World) -> None:
         self._config, self._progress, self._world = config, progress, world
-        self._known: list[str] = []
+        # None: what an earlier attempt, or the fold before, has said is still there.
+        self._known: list[str] | None = None
 
     def __call__(self, rows: Sequence[Row], *, total_steps: int, pace: Mapping[str, float]) -> None:
         """Look at the figures so far, on rank 0; all ranks have to call.
@@ -54,7 +55,7 @@ class HealthCheck:
         )  # fmt: skip
         bad = [one for one in health.findings() if one.level == "fail"]
         for one in bad:
-            if one.check not in self._known:
+            if one.check not in (self._known or ()):
                 logger.warning("health: %s: %s. Remedy: %s", one.check, one.seen, one.fix)
         if (names := [one.check for one in bad]) != self._known:
             self._known = names

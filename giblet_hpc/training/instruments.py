@@ -6,7 +6,6 @@ Profiles are of rank 0; GPUs are each rank's own, asked of nvidia-smi by a threa
 from __future__ import annotations
 
 import logging
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
@@ -14,9 +13,10 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from giblet_hpc import nvidia_smi
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.files import read_json, write_text
+from giblet_hpc.files import TEMPORARY_MARK, read_json, write_text
 from giblet_hpc.plans import study_size
 from giblet_hpc.plans.hardware import GIB, gpu_of
 from giblet_hpc.runs.paths import RunPaths
@@ -166,7 +166,7 @@ class ProfiledSteps:
         order = "self_device_time_total" if self._cuda else "self_cpu_time_total"
         table = running.key_averages().table(sort_by=order, row_limit=ROWS)
         name = f"steps-{self._first}-{self._stop - 1}"
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".tmp-") as work:
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=TEMPORARY_MARK) as work:
             trace = Path(work) / "trace.json.gz"
             running.export_chrome_trace(str(trace))
             trace.replace(self._folder / f"{name}.json.gz")
@@ -208,19 +208,9 @@ class GpuSampler:
 
 def gpu_figures(uuid: str) -> dict[str, float]:
     """Return what nvidia-smi says of a GPU; empty where it says nothing."""
-    query = f"--query-gpu={','.join(GPU_FIGURES)}"
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-i", uuid, query, "--format=csv,noheader,nounits"],  # noqa: S607 - the driver's, wherever it is
-            capture_output=True,
-            text=True,
-            timeout=SMI_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    rows = nvidia_smi.query(list(GPU_FIGURES), gpu=uuid, seconds=SMI_SECONDS)
     found = {}
-    for name, cell in zip(GPU_FIGURES.values(), done.stdout.split(","), strict=False):
+    for name, cell in zip(GPU_FIGURES.values(), rows[0] if rows else (), strict=False):
         try:
             found[name] = float(cell)
         except ValueError:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 CGROUPS = Path("/sys/fs/cgroup")
 DISK, STORE = "disk", "store"
+CHOSEN = {"memory": "", "disk": DISK, "store": STORE}
+"""For each place of ``train.place``, what a node would say that has room there alone."""
 SHARE = 0.5
 """Of the memory that a node has free, what a study may take before it goes to disk."""
 Fill = Callable[[NDArray[Any]], object]
@@ -121,7 +123,7 @@ def memory_for(world: World, needed: int, place: str = "auto") -> PrivateMemory 
     """
     verdict = ""
     if world.local_rank == 0:
-        verdict = _verdict(needed) if place == "auto" else place.replace("memory", "")
+        verdict = _verdict(needed) if place == "auto" else CHOSEN[place]
     # Nodes may differ; all ranks have to take the same steps.
     everyone = world.gather(verdict)
     if STORE in everyone:

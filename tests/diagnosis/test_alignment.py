@@ -10,10 +10,14 @@ from giblet_hpc.diagnosis import alignment
 
 def test_leave_one_out_is_numpys_correlation() -> None:
     random = np.random.default_rng(0)
-    a, b = random.standard_normal((2, 50, 4))
-    expected = [np.corrcoef(a[:, v], b[:, v])[0, 1] for v in range(4)]
-    np.testing.assert_allclose(alignment._correlation(a, b), expected)
-    np.testing.assert_array_equal(alignment._correlation(a, np.ones((50, 4))), np.zeros(4))
+    scans = {name: random.standard_normal((60, 4)) for name in "abc"}
+    valid = {name: np.ones(60, bool) for name in scans}
+    r, _, _ = alignment.between_subjects(scans, valid)
+    others = scans["b"] + scans["c"]
+    expected = [np.corrcoef(scans["a"][:, v], others[:, v])[0, 1] for v in range(4)]
+    assert r["a"] == pytest.approx(np.mean(expected))
+    still = {**scans, "a": np.ones((60, 4))}
+    assert alignment.between_subjects(still, valid)[0]["a"] == 0
 
 
 @pytest.mark.parametrize("lag", [-6, -1, 0, 4, 12])

@@ -47,6 +47,17 @@ def test_the_averages_forget_slowly() -> None:
         assert float(factor) == pytest.approx(1 / (2 * average / (1 - MEMORY**step)))
 
 
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_step_that_is_not_finite_leaves_no_trace(before: int) -> None:
+    kept, spoilt = (Balance(Loss(balance="uncertainty"), {"fmri": 1.0}) for _ in range(2))
+    for balance in (kept, spoilt):
+        for _ in range(before):
+            balance({"fmri": torch.tensor(3.0)}, {}, ALONE)
+    spoilt({"fmri": torch.tensor(float("nan"))}, {}, ALONE)
+    factors = [b({"fmri": torch.tensor(5.0)}, {}, ALONE)["fmri"] for b in (kept, spoilt)]
+    assert float(factors[0]) == float(factors[1])
+
+
 def test_a_component_is_cut_by_itself() -> None:
     balance = Balance(Loss(component_clip=3.0), WEIGHTS)
     bottleneck = torch.ones(2, 4, requires_grad=True)

@@ -44,6 +44,14 @@ def test_what_is_wrong_is_said_once_and_taken_back(
     assert paths.stage_state("train")["health"] == []
 
 
+def test_what_the_fold_before_has_said_is_taken_back(tmp_path: Path, demo_config: str) -> None:
+    config, paths = io.load(Path(demo_config)), RunPaths(tmp_path / "r")
+    paths.create(config)
+    paths.update_state("train", health=["component shares: video is 99.9 %"])
+    HealthCheck(config, Progress(paths, "train"), ALONE)(rows_of(12), total_steps=800, pace=PACE)
+    assert paths.stage_state("train")["health"] == []
+
+
 def test_all_ranks_stop_together(tmp_path: Path, demo_config: str) -> None:
     config, paths = (
         io.load(Path(demo_config), ["train.stop_when_unhealthy=true"]),

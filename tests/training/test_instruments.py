@@ -12,6 +12,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from giblet_hpc import nvidia_smi
 from giblet_hpc.config import io
 from giblet_hpc.config.train import Train
 from giblet_hpc.runs.paths import RunPaths
@@ -53,6 +54,7 @@ def test_what_a_gpu_says_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     expected = {"percent_busy": 87.0, "mib_used": 40321.0, "celsius": 64.0}
     assert instruments.gpu_figures(UUID) == expected, "a sensor that is not there is left out"
     assert instruments.gpu_figures("GPU-other") == {}
+    assert nvidia_smi.query(["name"], gpu=UUID, seconds=5) == [], "an answer to something else"
     sampler = instruments.GpuSampler(UUID)
     end = time.monotonic() + 10
     while not sampler.last and time.monotonic() < end:

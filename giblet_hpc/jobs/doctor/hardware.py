@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 from collections.abc import Iterator, Sequence
 
+from giblet_hpc import nvidia_smi
 from giblet_hpc.findings import Finding
 from giblet_hpc.jobs.node import fabric
 
@@ -16,24 +16,18 @@ LOCKED_GIB = 1.0
 ASK_SECONDS = 20.0
 GIB = 2**30
 GPU_FIELDS = (
-    "driver_version,name,memory.total,ecc.errors.uncorrected.volatile.total,retired_pages.pending"
+    "driver_version",
+    "name",
+    "memory.total",
+    "ecc.errors.uncorrected.volatile.total",
+    "retired_pages.pending",
 )
 
 
 def gpu_driver(gpus: int) -> Finding:
     """Compare the driver with what CUDA needs, and look for faults in the GPUs' memory."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"],  # noqa: S607 - the driver's, wherever it is
-            capture_output=True,
-            text=True,
-            timeout=ASK_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    rows = [line.split(", ") for line in done.stdout.splitlines()] if done else []
-    if done is None or done.returncode or not rows:
+    rows = nvidia_smi.query(GPU_FIELDS, seconds=ASK_SECONDS)
+    if not rows:
         if gpus:
             return Finding(
                 "gpu",
