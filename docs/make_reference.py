@@ -1,4 +1,4 @@
-"""Writes docs/reference/{config,cluster,cli}.md from the schema and the command line."""
+"""Writes docs/reference/{config,cluster,cli,causes}.md from the schema, commands and tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from giblet_hpc.causes.search import CAUSES
 from giblet_hpc.cli.main import main
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.config.run import RunConfig
@@ -82,7 +83,30 @@ def cli_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+ROLES = {
+    "root": "Causes",
+    "confirmation": "What goes with a cause, and counts where no cause is known",
+    "cascade": "What only follows from another rank's end, and is never the cause",
+}
+
+
+def causes_page() -> str:
+    lines = ["# Known causes of failures", "", "Made from the tables in giblet_hpc/causes by "
+             "`make docs`. Where several are read in the logs, the first of this list counts.", ""]  # fmt: skip
+    for role, heading in ROLES.items():
+        lines.extend([f"## {heading}", "", "| name | what `status` says | what to do | tries |",
+                      "|---|---|---|---|"])  # fmt: skip
+        for cause in CAUSES:
+            if cause.role == role:
+                tries = f"{cause.attempts}{', other nodes' if cause.of_node else ''}"
+                cells = [f"`{cause.name}`", cause.reason, cause.remedy, tries]
+                lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
 if __name__ == "__main__":
     (FOLDER / "config.md").write_text(config_page())
     (FOLDER / "cli.md").write_text(cli_page())
     (FOLDER / "cluster.md").write_text(cluster_page())
+    (FOLDER / "causes.md").write_text(causes_page())

@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from giblet_hpc import causes
+from giblet_hpc.causes import search
 
 SOURCES = re.compile(r"NCCL|ProcessGroupNCCL|\bnccl[A-Z]\w+|\[c10d\]")
 LONGEST = 600
@@ -43,7 +43,7 @@ def decode(error: UnicodeDecodeError) -> NcclError | None:
     text = error.object.decode("utf-8", "backslashreplace").replace("\0", "")
     if not SOURCES.search(text):
         return None
-    cause = causes.explain(text)
+    cause = search.explain(text)
     said = " ".join(text.split())
     said = said if len(said) <= LONGEST else f"{said[: LONGEST // 2]} ... {said[-LONGEST // 2 :]}"
     if cause is None:

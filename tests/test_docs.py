@@ -40,6 +40,7 @@ def test_reference_is_up_to_date() -> None:
     assert (ROOT / "docs/reference/config.md").read_text() == module.config_page()
     assert (ROOT / "docs/reference/cli.md").read_text() == module.cli_page()
     assert (ROOT / "docs/reference/cluster.md").read_text() == module.cluster_page()
+    assert (ROOT / "docs/reference/causes.md").read_text() == module.causes_page()
 
 
 def test_example_config_of_the_how_to_is_valid() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc import causes, nccl
+from giblet_hpc import nccl
+from giblet_hpc.causes import search
 from giblet_hpc.jobs.node import triage
 from giblet_hpc.jobs.record.attempts import begin
 from giblet_hpc.jobs.schedulers.base import Place
@@ -87,7 +88,7 @@ RECORDED = [
 
 @pytest.mark.parametrize(("text", "reason"), RECORDED)
 def test_recorded_messages(text: str, reason: str) -> None:
-    cause = causes.explain(f"[Rank 0] NCCL error in: ProcessGroupNCCL.cpp:3690\n{text}")
+    cause = search.explain(f"[Rank 0] NCCL error in: ProcessGroupNCCL.cpp:3690\n{text}")
     assert cause is not None
     assert reason in cause.reason
     assert cause.remedy

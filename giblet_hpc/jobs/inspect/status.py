@@ -182,6 +182,8 @@ def as_text(facts: dict[str, Any]) -> str:
         lines.append(f"  {stage:<11}{state['status']:<13}{detail}".rstrip())
         if state["status"] == "failed" and state.get("hint"):
             lines.append(f"  {'':<11}{'':<13}hint: {state['hint']}")
+        if state["status"] not in ("complete", "running") and state.get("evidence"):
+            lines.append(f"  {'':<11}{'':<13}read in: {state['evidence'][0]}")
         lines += [f"  {'':<11}{'unhealthy':<13}{one}" for one in state.get("health") or ()]
         lines += _parts_as_text(state)
     if facts["silent"]:

@@ -13,15 +13,19 @@ import sys
 import time
 from pathlib import Path
 
+from giblet_hpc.causes import search
 from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.jobs import profiles
+from giblet_hpc.jobs.node import evidence
 from giblet_hpc.jobs.record import attempts, excluded, lease
 from giblet_hpc.jobs.record.attempts import Attempt
 from giblet_hpc.jobs.schedulers import registry
 from giblet_hpc.jobs.schedulers.base import Place, Scheduler
 from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
 
-NO_PROGRESS_LIMIT = 2
+SAME_CAUSE_LIMIT = 2
+ANY_CAUSE_LIMIT = 4
+"""Attempts without progress, so that failures that take turns come to an end too."""
 UNSATISFIABLE_SECONDS = 2.0
 
 
@@ -88,15 +92,21 @@ def _never_began(paths: RunPaths, place: Place) -> int:
 def _close_lost(paths: RunPaths, attempt: Attempt, stage: Stage, part: str) -> None:
     """Close an attempt whose supervisors were killed."""
     lost = attempt.unfinished_hosts()
-    reason = f"the supervisor on {', '.join(lost) or 'every node'} was killed"
+    reason, more = f"the supervisor on {', '.join(lost) or 'every node'} was killed", {}
+    seen = [one for one in evidence.gather(attempt) if one.match.cause.role == "root"]
+    if seen:
+        cause = seen[0].match.cause
+        reason = f"{cause.reason}: {reason}"
+        more = {"root": cause.name, "evidence": [str(one) for one in seen[:1]]}
     attempt.note(checkpoint_to=paths.checkpoint_step(), lost_hosts=lost)
     progress = paths.read_progress(attempt.number)
     attempt.note(step_from=progress.get("resumed_from"))
-    attempt.close("lost", reason=reason, step=progress.get("step"))
+    attempt.close("lost", reason=reason, step=progress.get("step"), **more)
     progress.pop("status", None)
     paths.update_state(
-        stage, part=part, **{**progress, "status": "interrupted"}, reason=reason, exit_code=1
-    )
+        stage, part=part, **{**progress, "status": "interrupted"}, reason=reason, exit_code=1,
+        hint=seen[0].match.cause.remedy if seen else "",
+    )  # fmt: skip
 
 
 def _try_again(paths: RunPaths, attempt: Attempt, place: Place, scheduler: Scheduler) -> None:
@@ -111,6 +121,7 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, scheduler: Sched
         _give_up(paths, place, stage, part)
         return
     hosts = facts.get("lost_hosts") or attempt.silent_hosts(time.time())
+    hosts = list(dict.fromkeys([*hosts, *facts.get("suspects", ())]))
     if len(hosts) == facts["nodes"]:
         # What strikes all nodes at once is not a node's fault.
         hosts = []
@@ -173,9 +184,17 @@ def _refusal(paths: RunPaths, attempt: Attempt, disposition: object) -> tuple[st
     if disposition == "cancelled":
         # Requeuing a job that is cancelled would bring it back.
         return "stopped", "cancelled"
-    past = attempts.history(paths, facts["stage"], facts["part"])
-    if attempts.without_progress(past) >= NO_PROGRESS_LIMIT:
-        return "failed", f"{facts['reason']} ({NO_PROGRESS_LIMIT} attempts without progress)"
+    spent = attempts.without_progress(attempts.history(paths, facts["stage"], facts["part"]))
+    if spent.hopeless:
+        return "failed", f"{facts['reason']} (another attempt would end in the same way)"
+    known = search.named(facts.get("root", ""))
+    if spent.same >= (known.attempts if known and known.attempts > 1 else SAME_CAUSE_LIMIT):
+        return "failed", f"{facts['reason']} ({spent.same} attempts without progress)"
+    if spent.every >= ANY_CAUSE_LIMIT:
+        return "failed", (
+            f"{facts['reason']} ({spent.every} attempts without progress, of several causes: "
+            f"{', '.join(spent.causes)})"
+        )
     return None
 
 

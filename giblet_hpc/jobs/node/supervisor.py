@@ -17,7 +17,7 @@ from giblet_hpc.config.cluster import Cluster
 from giblet_hpc.errors import ConfigError, DataError, GibletError, NodeError
 from giblet_hpc.files import explain, write_json
 from giblet_hpc.jobs import profiles
-from giblet_hpc.jobs.node import image, start, triage
+from giblet_hpc.jobs.node import evidence, image, start, triage
 from giblet_hpc.jobs.node.processes import Child
 from giblet_hpc.jobs.node.scratch import local_folder
 from giblet_hpc.jobs.node.watch import Watch
@@ -221,6 +221,7 @@ class Supervisor:
                 "head": place.head,
                 "checkpoint_from": paths.checkpoint_step(),
                 "image": used,
+                "job_logs": evidence.sizes_of_job_logs(paths, place.job),
             },
         )
         if not self._task.part:
@@ -228,7 +229,7 @@ class Supervisor:
             provenance.record(paths, attempt, self._profile, image=used, job=job)
         paths.update_state(
             stage, part=self._task.part, status="running", phase="starting", reason="", hint="",
-            host=place.host, attempt=attempt.number, job=place.job,
+            evidence=(), host=place.host, attempt=attempt.number, job=place.job,
             heartbeat=time.time(), **{**self._task.resources.record(), "nodes": place.nodes},
         )  # fmt: skip
         return attempt
@@ -275,7 +276,11 @@ class Supervisor:
             checkpoint_to=paths.checkpoint_step(), step_from=progress.get("resumed_from"),
             why_asked=why, lost_hosts=attempt.unfinished_hosts(),
         )  # fmt: skip
-        attempt.close(diagnosis.outcome, reason=diagnosis.reason, step=progress.get("step"))
+        attempt.close(
+            diagnosis.outcome, reason=diagnosis.reason, step=progress.get("step"),
+            root=diagnosis.root, evidence=diagnosis.evidence, hopeless=diagnosis.hopeless,
+            suspects=diagnosis.suspects,
+        )  # fmt: skip
         if attempts.superseded(paths, attempt, self._place):
             # The state is the later attempt's to write.
             return diagnosis.outcome
@@ -283,7 +288,7 @@ class Supervisor:
         paths.update_state(
             self._stage, part=part, **{**progress, "status": self._status(diagnosis.outcome)},
             reason=diagnosis.reason, hint=diagnosis.hint, exit_code=diagnosis.exit_code,
-            of_config=diagnosis.of_config,
+            of_config=diagnosis.of_config, evidence=diagnosis.evidence,
         )  # fmt: skip
         if disposition == "script killed":
             self._submit_again()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from giblet_hpc import causes
+from giblet_hpc.causes import search
+from giblet_hpc.jobs.node import evidence
+from giblet_hpc.jobs.node.evidence import Seen
+from giblet_hpc.jobs.record import attempts
 from giblet_hpc.jobs.record.attempts import Attempt, Outcome
+from giblet_hpc.printable import printable
 from giblet_hpc.trust import read_text
 
-TAIL_BYTES = 20000
+SHOWN = 3
+"""Lines of evidence that are kept."""
 NOT_STARTED = -1
 """A node's code when its stage could not be started."""
 KILLED_SCRIPT = "the job's script was killed on its first node"
@@ -35,6 +39,14 @@ class Diagnosis:
     exit_code: int = 0
     of_config: bool = False
     """Whether the run's config has to be mended."""
+    root: str = ""
+    """Name of the cause: attempts that end by the same one share a budget."""
+    evidence: tuple[str, ...] = ()
+    """Files and lines that tell it."""
+    hopeless: bool = False
+    """Whether another attempt cannot end otherwise."""
+    suspects: tuple[str, ...] = ()
+    """Hosts that are at fault."""
 
 
 def diagnose(
@@ -70,11 +82,11 @@ def diagnose(
             mistake.get("of_config", False),
         )  # fmt: skip
     if attempt.hung.exists():
-        return Diagnosis("hung", _hang_reason(attempt), HUNG_HINT, 1)
+        return Diagnosis("hung", _hang_reason(attempt), HUNG_HINT, 1, root="hang")
     if asked:
         reason = read_text(attempt.stop).strip() if attempt.stop.exists() else ""
         if disposition == "script killed":
-            return Diagnosis("lost", KILLED_SCRIPT, MORE_MEMORY, 1)
+            return Diagnosis("lost", KILLED_SCRIPT, MORE_MEMORY, 1, root="script-killed")
         stopped = by_user or (reason == "SIGTERM" and disposition == "cancelled")
         return Diagnosis("stopped" if stopped else "interrupted", reason)
     return _crash(attempt, failures)
@@ -82,40 +94,86 @@ def diagnose(
 
 def _crash(attempt: Attempt, failures: Sequence[Mapping[str, Any]]) -> Diagnosis:
     """Find the cause: what ended first by itself, before what only followed from that."""
+    seen = evidence.gather(attempt)
+    roots = [one for one in seen if one.match.cause.role == "root"]
     own = [failure for failure in failures if not _follows(failure["reason"])]
+    killed = _killed(attempt)
+    lost = ", ".join(attempt.unfinished_hosts())
     if own:
-        return _of_rank(own[0])
-    if (killed := _killed(attempt)) is not None:
-        return killed
-    if lost := attempt.unfinished_hosts():
-        names = ", ".join(lost)
-        return Diagnosis("lost", f"no word from node {names}: its supervisor was killed", "", 1)
-    tail = "\n".join(tail_of(attempt.log(node)) for node in sorted(attempt.nodes()))
-    cause = causes.explain(tail)
-    if cause is not None and not cause.follows:
-        return Diagnosis("crashed", cause.reason, cause.remedy, 1)
+        found = _of_rank(own[0])
+        known = search.matches(own[0]["reason"])
+        # A rank's exception counts, unless a log names what lies behind it.
+        if not known or not roots or known[0].rank[:2] <= roots[0].match.rank[:2]:
+            return replace(found, evidence=_lines(attempt, own[0], seen, found.root))
+    if roots:
+        cause, where = roots[0].match.cause, f"no word from node {lost}" if lost else ""
+        what = f"{cause.reason} ({where})" if where else cause.reason
+        if killed is not None and not where:
+            what = f"{cause.reason}: {killed.reason}"
+        return Diagnosis(
+            "lost" if lost else "crashed", what, cause.remedy, 1, root=cause.name,
+            evidence=tuple(map(str, _supporting(seen))),
+            suspects=(roots[0].host,) if cause.of_node and roots[0].host else (),
+        )  # fmt: skip
+    if killed is not None:
+        return replace(killed, evidence=tuple(map(str, _supporting(seen))))
+    if lost:
+        reason = f"no word from node {lost}: its supervisor was killed"
+        return Diagnosis("lost", reason, "", 1, root="supervisor-killed")
+    return _least(attempt, failures, seen)
+
+
+def _least(attempt: Attempt, failures: Sequence[Mapping[str, Any]], seen: Sequence[Seen]
+           ) -> Diagnosis:  # fmt: skip
+    """Say what there is where nothing names a cause."""
     if failures:
-        return _of_rank(failures[0])
-    if cause is not None:
-        return Diagnosis("crashed", cause.reason, cause.remedy, 1)
+        return replace(_of_rank(failures[0]), evidence=tuple(map(str, seen[:SHOWN])))
+    if seen:
+        cause = seen[0].match.cause
+        lines = tuple(map(str, seen[:SHOWN]))
+        return Diagnosis("crashed", cause.reason, cause.remedy, 1, root=cause.name, evidence=lines)
     codes = [record.get("code") for record in attempt.nodes().values() if record.get("code")]
     ended = f"the process ended with exit code {codes[0]}" if codes else "the process ended early"
-    return Diagnosis("crashed", ended, "", 1)
+    return Diagnosis("crashed", ended, "", 1, root=attempts.root_of_text(ended))
+
+
+def _supporting(seen: Sequence[Seen]) -> list[Seen]:
+    """Return the lines that tell the cause: the first root's, and those that confirm it."""
+    roots = [one for one in seen if one.match.cause.role == "root"][:1]
+    return [*roots, *(one for one in seen if one.match.cause.role == "confirmation")][:SHOWN]
+
+
+def _lines(
+    attempt: Attempt, failure: Mapping[str, Any], seen: Sequence[Seen], root: str
+) -> tuple[str, ...]:
+    """Return where a rank has said why it failed, and what confirms it."""
+    file = attempt.files.rank(failure["rank"]).relative_to(attempt.folder.parent.parent)
+    said = printable(str(failure["reason"])).partition("\n")[0][: evidence.LONGEST]
+    others = [one for one in seen if one.match.cause.name == root]
+    others += [one for one in seen if one.match.cause.role == "confirmation"]
+    return (f"{file}: {said}", *map(str, others[: SHOWN - 1]))
 
 
 def _follows(reason: str) -> bool:
     """Whether a message only says that another rank is gone."""
-    cause = causes.explain(reason)
-    return bool(cause and cause.follows) or "DistBackendError" in reason
+    cause = search.explain(reason)
+    return cause is not None and cause.role == "cascade"
 
 
 def _of_rank(failure: Mapping[str, Any]) -> Diagnosis:
     """Return what a rank has said of its failure."""
     where = f"rank {failure['rank']} on {failure['host']}"
-    cause = causes.explain(failure["reason"])
+    cause = search.explain(failure["reason"])
+    root = cause.name if cause else attempts.root_of_text(failure["reason"])
     if failure["hint"] or cause is None:
-        return Diagnosis("crashed", f"{where}: {failure['reason']}", failure["hint"], 1)
-    return Diagnosis("crashed", f"{cause.reason} ({where})", cause.remedy, 1)
+        said = f"{where}: {failure['reason']}"
+        return Diagnosis("crashed", said, failure["hint"], 1, root=root)
+    return Diagnosis(
+        "crashed", f"{cause.reason} ({where})", cause.remedy, 1, root=root,
+        # A line of a log may be a warning; a rank's own exception is not.
+        hopeless=cause.role == "root" and cause.attempts == 1,
+        suspects=(failure["host"],) if cause.of_node else (),
+    )  # fmt: skip
 
 
 def _killed(attempt: Attempt) -> Diagnosis | None:
@@ -143,7 +201,8 @@ def _by_signal(what: str, number: int) -> Diagnosis:
     except ValueError:
         name = str(number)
     hint = MORE_MEMORY if number == signal.SIGKILL else ""
-    return Diagnosis("crashed", f"{what} was killed by signal {name}", hint, 1)
+    said = f"{what} was killed by signal {name}"
+    return Diagnosis("crashed", said, hint, 1, root=f"signal-{number}")
 
 
 def _hang_reason(attempt: Attempt) -> str:
@@ -158,13 +217,3 @@ def _hang_reason(attempt: Attempt) -> str:
         stopped = behind if len(behind) < len(ranks) else []
     names = ", ".join(f"rank {rank['rank']} (at {rank['place']})" for rank in stopped)
     return f"{what}; waiting for {names}" if names else what
-
-
-def tail_of(file: Path) -> str:
-    """Return the end of a log."""
-    try:
-        with file.open("rb") as handle:
-            handle.seek(max(0, file.stat().st_size - TAIL_BYTES))
-            return handle.read().decode(errors="replace")
-    except OSError:
-        return ""

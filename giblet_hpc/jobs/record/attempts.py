@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,9 +95,9 @@ class Attempt:
         """Return the hosts whose records have no end, once all others have ended."""
         return [str(r["host"]) for r in self.nodes().values() if "ended" not in r]
 
-    def close(self, outcome: Outcome, *, reason: str, step: int | None) -> None:
+    def close(self, outcome: Outcome, *, reason: str, step: int | None, **more: Any) -> None:
         """Write how the attempt ended."""
-        self.note(ended=time.time(), outcome=outcome, reason=reason, step_to=step)
+        self.note(ended=time.time(), outcome=outcome, reason=reason, step_to=step, **more)
 
 
 def is_silent(record: Mapping[str, Any], now: float) -> bool:
@@ -181,19 +183,55 @@ def superseded(paths: RunPaths, attempt: Attempt, place: Place) -> bool:
     )
 
 
-def without_progress(attempts: Sequence[Attempt]) -> int:
-    """Return how many of the last attempts in a row ended badly without a further checkpoint."""
-    count = 0
+@dataclass(frozen=True)
+class Spent:
+    """How many attempts have ended badly since the last progress.
+
+    Parameters
+    ----------
+    same : int
+        By the cause of the last one.
+    every : int
+        By any cause.
+    causes : tuple of str
+        Their names, the last one's first.
+    hopeless : bool
+        Whether the last one's cause cannot be mended by another attempt.
+    """
+
+    same: int
+    every: int
+    causes: tuple[str, ...]
+    hopeless: bool
+
+
+def without_progress(attempts: Sequence[Attempt]) -> Spent:
+    """Return how many attempts were spent since a checkpoint was written last.
+
+    Attempts that were preempted, and those of stages that keep what they finish without
+    checkpoints, say nothing of progress when they are asked to stop: they are passed over, so that
+    failures between them add up.
+    """
+    roots: list[str] = []
     for attempt in reversed(attempts):
         facts = attempt.facts()
-        # Other stages keep what they finish without checkpoints.
+        if facts.get("outcome") in ("complete", "stopped", "failed"):
+            break
+        if (facts.get("checkpoint_to") or 0) > (facts.get("checkpoint_from") or 0):
+            break
         late = (
             facts.get("stage") == "train"
             and facts.get("outcome") == "interrupted"
             and facts.get("why_asked") in ATTEMPT_ENDS
         )
-        bad = late or facts.get("outcome") in ("crashed", "hung", "lost")
-        if not bad or (facts.get("checkpoint_to") or 0) > (facts.get("checkpoint_from") or 0):
-            break
-        count += 1
-    return count
+        if late or facts.get("outcome") in ("crashed", "hung", "lost"):
+            roots.append(facts.get("root") or root_of_text(str(facts.get("reason", ""))))
+    last = attempts[-1].facts() if attempts else {}
+    same = sum(root == roots[0] for root in roots)
+    hopeless = bool(roots and last.get("hopeless"))
+    return Spent(same, len(roots), tuple(dict.fromkeys(roots)), hopeless)
+
+
+def root_of_text(reason: str) -> str:
+    """Return a name for a cause that no table knows: the same for the same words."""
+    return re.sub(r"\d+", "#", reason.partition("\n")[0])[:200]

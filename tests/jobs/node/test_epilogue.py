@@ -125,6 +125,45 @@ def test_two_attempts_without_progress_are_enough(run: RunPaths) -> None:
     )  # fmt: skip
 
 
+def conclusions(run: RunPaths, causes: Sequence[str], **facts: Any) -> list[str]:
+    """End attempts by these causes, none with progress; return the status after each."""
+    found = []
+    for cause in causes:
+        begun = attempt(run, "crashed", progress=False, **facts)
+        begun.note(root=cause)
+        epilogue.conclude(run, PLACE, Controller())
+        found.append(run.stage_state("train")["status"])
+        if found[-1] == "failed":
+            break
+    return found
+
+
+def test_failures_that_take_turns_come_to_an_end(run: RunPaths) -> None:
+    turns = ["gpu-out-of-memory", "rendezvous"] * 10
+    assert conclusions(run, turns) == ["queued", "queued", "failed"]
+
+
+def test_ever_new_failures_come_to_an_end(run: RunPaths) -> None:
+    assert conclusions(run, [f"new {letter}" for letter in "abcdefgh"]) == [
+        "queued", "queued", "queued", "failed",
+    ]  # fmt: skip
+    assert "of several causes: new d, new c" in run.stage_state("train")["reason"]
+
+
+def test_what_another_attempt_cannot_mend_is_not_tried_again(run: RunPaths) -> None:
+    assert conclusions(run, ["quota"], hopeless=True) == ["failed"]
+    assert "another attempt would end in the same way" in run.stage_state("train")["reason"]
+
+
+def test_a_node_at_fault_is_left_out_and_others_are_tried(run: RunPaths) -> None:
+    begun = attempt(run, "crashed", nodes=2, progress=False, suspects=["n2"])
+    begun.note(root="gpu-lost")
+    controller = Controller(usable_nodes=5)
+    epilogue.conclude(run, PLACE, controller)
+    assert controller.done == [("requeue", "7"), ("exclude", "n2")]
+    assert conclusions(run, ["gpu-lost"] * 5) == ["queued", "failed"]
+
+
 def test_supervisors_that_were_killed_are_named(run: RunPaths) -> None:
     begun = attempts.begin(run, PLACE, "train", {"part": "", "nodes": 2, "checkpoint_from": 0})
     begun.note_node(0, host="n1", ended=1.0)

@@ -13,6 +13,7 @@ from giblet_hpc.jobs.node import triage
 from giblet_hpc.jobs.record.attempts import Attempt, begin
 from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.paths import RunPaths
+from tests.causes.tails import TAILS
 
 RUNNING = {"status": "running", "step": 40}
 
@@ -156,3 +157,52 @@ def test_a_script_that_was_killed_is_no_cancellation(attempt: Attempt) -> None:
     assert judged(attempt, asked=True, disposition="runs").outcome == "interrupted"
     attempt.stop.write_text("walltime\n")
     assert judged(attempt, asked=True, disposition="out of time").outcome == "interrupted"
+
+
+def test_the_evidence_is_quoted_with_file_and_line(attempt: Attempt) -> None:
+    lines = [f"step {number}" for number in range(30_000)]
+    attempt.log(0).write_text("RuntimeError: Connection closed by peer [n2]\n")
+    attempt.log(1).write_text("\n".join([*lines, TAILS["gpu-lost"], "last", ""]))
+    verdict = judged(attempt)
+    assert verdict.root == "gpu-lost"
+    assert verdict.suspects == ("n2",)
+    assert verdict.evidence == (f"attempts/1/node-1.log:30001: {TAILS['gpu-lost']}",)
+
+
+def test_a_log_that_names_the_node_comes_before_the_exception_it_caused(attempt: Attempt) -> None:
+    failed(attempt, 1, "RuntimeError: CUDA error: an illegal memory access was encountered", 10.0)
+    assert judged(attempt).root == "gpu-wrong-address"
+    attempt.log(1).write_text(TAILS["gpu-memory-error"])
+    assert judged(attempt).root == "gpu-memory-error"
+
+
+def test_an_exception_that_no_table_knows_is_the_cause(attempt: Attempt) -> None:
+    failed(attempt, 1, "ZeroDivisionError: division by zero", 10.0)
+    attempt.log(1).write_text("ImportError: in a warning of a library\n")
+    verdict = judged(attempt)
+    assert verdict.reason == "rank 1 on n2: ZeroDivisionError: division by zero"
+    assert not verdict.hopeless
+
+
+def test_only_a_ranks_own_exception_ends_all_attempts(attempt: Attempt) -> None:
+    attempt.log(1).write_text("ModuleNotFoundError: No module named 'x'\n")
+    assert not judged(attempt).hopeless
+    failed(attempt, 1, "ModuleNotFoundError: No module named 'x'", 10.0)
+    assert judged(attempt).hopeless
+
+
+def test_a_killed_rank_is_explained_by_the_jobs_own_log(attempt: Attempt) -> None:
+    agent(attempt, 1, 11.0, (1, -9))
+    jobs = RunPaths(attempt.folder.parent.parent).jobs
+    jobs.mkdir()
+    (jobs / "7_0_log.err").write_text(f"{TAILS['preempted']}\n")
+    attempt.note(job_logs={"7_0_log.err": len(TAILS["preempted"]) + 1})
+    assert judged(attempt).root == "signal-9"
+    with (jobs / "7_0_log.err").open("a") as log:
+        log.write(f"{TAILS['memory-limit-of-job']}\n")
+    verdict = judged(attempt)
+    assert verdict.root == "memory-limit-of-job"
+    assert "rank 1 on n2 was killed by signal 9 (SIGKILL)" in verdict.reason
+    assert verdict.evidence[0].startswith(
+        "attempts/submitit/7_0_log.err:2: slurmstepd: error: Detected"
+    )

@@ -27,8 +27,39 @@ def test_attempts_without_progress_are_counted(paths: RunPaths) -> None:
         attempt.note(checkpoint_to=after)
         attempt.close(outcome, reason="", step=None)
         made.append(attempt)
-    assert attempts.without_progress(made[:1]) == 0
-    assert attempts.without_progress(made) == 2
+    assert attempts.without_progress(made[:1]).every == 0
+    assert attempts.without_progress(made).every == 2
+
+
+def ended(paths: RunPaths, outcome: str, root: str, *, progress: bool = False,
+          why: str = "") -> attempts.Attempt:  # fmt: skip
+    attempt = begin(paths, Local().own_job(), "train", {"checkpoint_from": 0})
+    attempt.note(checkpoint_to=5 if progress else 0, why_asked=why)
+    attempt.close(outcome, reason="", step=None, root=root)  # type: ignore[arg-type]
+    return attempt
+
+
+def test_each_cause_has_its_budget_since_the_last_progress(paths: RunPaths) -> None:
+    made = [
+        ended(paths, "crashed", "a"),
+        ended(paths, "crashed", "b", progress=True),
+        ended(paths, "crashed", "a"),
+        ended(paths, "interrupted", "", why="SIGTERM"),
+        ended(paths, "hung", "hang"),
+        ended(paths, "crashed", "a"),
+    ]
+    assert attempts.without_progress(made) == attempts.Spent(2, 3, ("a", "hang"), False)
+    assert attempts.without_progress(made[:5]) == attempts.Spent(1, 2, ("hang", "a"), False)
+
+
+def test_what_a_person_stopped_begins_anew(paths: RunPaths) -> None:
+    made = [ended(paths, "crashed", "a"), ended(paths, "failed", "a"), ended(paths, "crashed", "a")]
+    assert attempts.without_progress(made).every == 1
+
+
+def test_an_unknown_cause_is_known_by_its_words() -> None:
+    first, second = (f"rank {rank}: at 0x{rank}f after {rank} s" for rank in (3, 12))
+    assert attempts.root_of_text(first) == attempts.root_of_text(second)
 
 
 def test_a_sign_of_life_is_a_time_and_no_more(

@@ -1,0 +1,1 @@
+"""Known causes of failures: tables by field, and the search through them."""
