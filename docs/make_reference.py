@@ -91,8 +91,9 @@ ROLES = {
 
 
 def causes_page() -> str:
-    lines = ["# Known causes of failures", "", "Made from the tables in giblet_hpc/causes by "
-             "`make docs`. Where several are read in the logs, the first of this list counts.", ""]  # fmt: skip
+    lines = ["# Known causes of failures", ""]
+    lines += ["Made from the tables in giblet_hpc/causes by `make docs`. Where several are read in "
+              "the logs, the first of this list counts.", ""]  # fmt: skip
     for role, heading in ROLES.items():
         lines.extend([f"## {heading}", "", "| name | what `status` says | what to do | tries |",
                       "|---|---|---|---|"])  # fmt: skip

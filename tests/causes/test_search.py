@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from giblet_hpc.causes import search
+from giblet_hpc.causes import gpus, network, nodes, search, software
 from giblet_hpc.causes.base import Cause
 from giblet_hpc.cli.main import main
 from giblet_hpc.config.cluster import Cluster, StageResources
@@ -20,6 +20,11 @@ ROOTS = {cause.name: cause for cause in search.CAUSES if cause.role == "root"}
 def test_there_is_a_tail_for_each_root() -> None:
     assert set(TAILS) == set(ROOTS)
     assert len(ROOTS) >= 40
+
+
+def test_tables_follow_each_other() -> None:
+    """What is particular to a GPU or a link comes before what any file system may say."""
+    assert search.CAUSES == (*gpus.CAUSES, *network.CAUSES, *nodes.CAUSES, *software.CAUSES)
 
 
 def test_each_name_is_given_once() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs.node import triage
+from giblet_hpc.jobs.node import evidence, triage
 from giblet_hpc.jobs.record.attempts import Attempt, begin
 from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.paths import RunPaths
@@ -167,6 +167,11 @@ def test_the_evidence_is_quoted_with_file_and_line(attempt: Attempt) -> None:
     assert verdict.root == "gpu-lost"
     assert verdict.suspects == ("n2",)
     assert verdict.evidence == (f"attempts/1/node-1.log:30001: {TAILS['gpu-lost']}",)
+
+
+def test_logs_that_are_gone_say_nothing(attempt: Attempt) -> None:
+    assert evidence.gather(attempt) == []
+    assert evidence.job_logs(RunPaths(attempt.folder), "") == []
 
 
 def test_a_log_that_names_the_node_comes_before_the_exception_it_caused(attempt: Attempt) -> None:
