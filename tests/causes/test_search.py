@@ -24,7 +24,7 @@ def test_there_is_a_tail_for_each_root() -> None:
 
 def test_tables_follow_each_other() -> None:
     """What is particular to a GPU or a link comes before what any file system may say."""
-    assert search.CAUSES == (*gpus.CAUSES, *network.CAUSES, *nodes.CAUSES, *software.CAUSES)
+    assert (*gpus.CAUSES, *network.CAUSES, *nodes.CAUSES, *software.CAUSES) == search.CAUSES
 
 
 def test_each_name_is_given_once() -> None:
