@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
-from giblet_hpc.cli.common import json_option, name_argument, runs_option
-from giblet_hpc.errors import JobError
-from giblet_hpc.findings import Finding, as_text, worst
-from giblet_hpc.jobs.inspect.status import choose_run
-from giblet_hpc.jobs.submit import checks
-from giblet_hpc.printable import printable
-from giblet_hpc.runs.paths import RunPaths
-
-
-class Looked(Protocol):
-    """What a command of this group prints."""
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield what is seen."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return the figures behind it."""
+from giblet_hpc.cli.common import (
+    cluster_option,
+    config_option,
+    json_option,
+    name_argument,
+    runs_option,
+    set_option,
+)
+from giblet_hpc.cli.diagnose_network import inspect_gradients, inspect_memory, inspect_model
+from giblet_hpc.cli.findings import Looked, preprocessed, show
+from giblet_hpc.cli.planned import planned_seconds, require_torch
+from giblet_hpc.config import io as config_io
 
 
 @click.group()
@@ -41,19 +34,35 @@ ranks_option = click.option(
 
 @inspect.command("data")
 @name_argument
+@config_option
+@set_option
 @runs_option
+@cluster_option
 @ranks_option
+@click.option("--whole", is_flag=True, help="Read everything, of a large study too.")
 @json_option
-def inspect_data(name: str | None, runs: Path, ranks: int, as_json: bool) -> None:
-    """Look at the arrays of a run's study, and at what training on them would start with.
+def inspect_data(name: str | None, *, ranks: int, whole: bool, **options: Any) -> None:
+    """Look at a study's arrays, and at what training on them would start with.
 
-    Ranges, gaps and jumps; the share of each component in the first loss; steps and warm-up. Exit
-    1 when something will not work.
+    Ranges, gaps and jumps; the share of each component in the first loss; steps and warm-up. Of a
+    run whose preprocess is complete, from its store; with --config, from a sample of the files
+    themselves. Exit 1 when something will not work.
     """
-    paths = _preprocessed(runs, name)
-    from giblet_hpc.stages.inspect import data_of
+    require_torch("inspect")
+    looked: Looked
+    if options["config_file"] is not None:
+        from giblet_hpc.stages.inspect import files_of
 
-    _show(data_of(paths.load_config(), paths, ranks=ranks), as_json=as_json)
+        config = config_io.load(options["config_file"], options["overrides"])
+        looked = files_of(config, ranks=ranks)
+    else:
+        paths = preprocessed(options["runs"], name)
+        from giblet_hpc.stages.inspect import data_of
+
+        config = paths.load_config()
+        seconds = paths.stage_state("train").get("step_seconds") or planned_seconds(paths, options)
+        looked = data_of(config, paths, ranks=ranks, step_seconds=seconds, whole=whole)
+    show(looked, as_json=options["as_json"])
 
 
 @inspect.command("alignment")
@@ -65,10 +74,10 @@ def inspect_alignment(name: str | None, runs: Path, as_json: bool) -> None:
 
     Lags, subjects against each other, scans that are missing, what is shown twice.
     """
-    paths = _preprocessed(runs, name)
+    paths = preprocessed(runs, name)
     from giblet_hpc.stages.inspect import alignment_of
 
-    _show(alignment_of(paths.load_config(), paths), as_json=as_json)
+    show(alignment_of(paths.load_config(), paths), as_json=as_json)
 
 
 @inspect.command("checkpoint")
@@ -92,14 +101,14 @@ def inspect_checkpoint(
 
     A few rows at a time, however large it is.
     """
-    paths = _preprocessed(runs, name)
+    paths = preprocessed(runs, name)
     from giblet_hpc.stages.inspect import checkpoint_of
 
     looked = checkpoint_of(paths.load_config(), paths, step=step, against=against, fold=fold)
     if not as_json:
         click.echo(tensor_table(looked.rows))
         click.echo("")
-    _show(looked, as_json=as_json)
+    show(looked, as_json=as_json)
 
 
 def tensor_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -116,22 +125,6 @@ def tensor_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _preprocessed(runs: Path, name: str | None) -> RunPaths:
-    """Return the run, whose preprocess has to be complete."""
-    if not checks.can_plan():
-        raise JobError(
-            "this needs torch, which this Python does not have",
-            hint="`giblet-hpc image exec -- giblet-hpc inspect ...`, or install giblet-hpc[run]",
-        )
-    paths = choose_run(runs, name)
-    paths.require_complete("preprocess")
-    return paths
-
-
-def _show(looked: Looked, *, as_json: bool) -> None:
-    found = list(looked.findings())
-    if as_json:
-        click.echo(json.dumps({"findings": [asdict(one) for one in found], **looked.facts()}))
-    else:
-        click.echo(printable(as_text(found)))
-    raise SystemExit(1 if worst(found) == "fail" else 0)
+inspect.add_command(inspect_model)
+inspect.add_command(inspect_memory)
+inspect.add_command(inspect_gradients)

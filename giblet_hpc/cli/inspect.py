@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from giblet_hpc.cli.common import (
     set_option,
 )
 from giblet_hpc.errors import ConfigError
+from giblet_hpc.jobs.inspect import efficiency as used
 from giblet_hpc.jobs.inspect import logs, status
 from giblet_hpc.printable import printable
 from giblet_hpc.runs.paths import STAGES
@@ -33,22 +35,29 @@ def status_command(name: str | None, runs: Path, as_json: bool) -> None:
     """Show where runs stand and what to type next."""
     found = [status.choose_run(runs, name)] if name else status.find_runs(runs)
     facts = [status.describe_safely(paths) for paths in found]
+    if name and not facts[0].get("error") and not facts[0]["next"]:
+        facts[0]["used"] = used.of_run(found[0])
     if as_json:
         click.echo(json.dumps(facts[0] if name else facts))
         return
-    click.echo(
-        printable("\n".join(map(status.as_text, facts)))
-        if facts
-        else f"no runs in {runs}; {ELSEWHERE}"
-    )
+    lines = [status.as_text(one) for one in facts]
+    lines += [used.as_text(one["used"]) for one in facts if "used" in one]
+    click.echo(printable("\n".join(lines)) if facts else f"no runs in {runs}; {ELSEWHERE}")
 
 
 @click.command("runs")
 @runs_option
+@click.option(
+    "--efficiency", is_flag=True, help="What each has used of what it asked for, and what would do."
+)
 @json_option
-def runs_command(runs: Path, as_json: bool) -> None:
+def runs_command(runs: Path, efficiency: bool, as_json: bool) -> None:
     """List runs, a line each."""
     rows = []
+    if efficiency:
+        rows = [used.of_run(paths) for paths in status.find_runs(runs) if paths.is_current()]
+        click.echo(json.dumps(rows) if as_json else printable(used.table(rows)))
+        return
     for paths in status.find_runs(runs):
         stages = status.describe_safely(paths)["stages"]
         rows.append({"run": paths.name, **{name: s["status"] for name, s in stages.items()}})
@@ -60,6 +69,32 @@ def runs_command(runs: Path, as_json: bool) -> None:
     for row in rows:
         line = f"{row['run']:<{width}}  {row['preprocess']:<13}{row['train']:<13}{row['evaluate']}"
         click.echo(printable(line))
+
+
+@click.command("watch")
+@click.argument("names", nargs=-1, shell_complete=run_name)
+@runs_option
+@click.option(
+    "--every", type=click.FloatRange(0.2), default=5.0, show_default=True, help="Seconds."
+)
+def watch_command(names: tuple[str, ...], runs: Path, every: float) -> None:
+    """Watch runs live: curves, pace, GPUs, last events; by default those not over.
+
+    Ends when they are over. Lines as they change where this is no terminal.
+    """
+    from rich.console import Console
+
+    from giblet_hpc.jobs.inspect import watch
+
+    chosen = [status.choose_run(runs, name) for name in names]
+    if not names:
+        chosen = [paths for paths in status.find_runs(runs) if not watch.is_over(
+            status.describe_safely(paths))]  # fmt: skip
+    if not chosen:
+        click.echo(f"no run in {runs} is running or queued; {ELSEWHERE}")
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        watch.watch(chosen, every=every, console=Console())
 
 
 @click.command("logs")

@@ -50,6 +50,8 @@ COMMANDS = {
                    "Write a synthetic study with a known answer into FOLDER."),
     "tensorboard": ("inspect:tensorboard_command",
                     "Serve training curves on loopback and print the ssh line that reaches them."),
+    "watch": ("inspect:watch_command",
+              "Watch runs live: curves, pace, GPUs, last events; by default those not over."),
 }  # fmt: skip
 """Module and name of each command, and its first line of help: a list of commands loads none."""
 

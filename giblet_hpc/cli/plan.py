@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,21 +16,21 @@ from giblet_hpc.cli.common import (
     runs_option,
     set_option,
 )
+from giblet_hpc.cli.planned import (
+    fps_option,
+    place_of,
+    place_options,
+    require_torch,
+    study_of,
+    voxels_option,
+)
 from giblet_hpc.cli.start import gpus_option, nodes_option
-from giblet_hpc.config import io as config_io
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import ConfigError, JobError
-from giblet_hpc.jobs import profiles
-from giblet_hpc.jobs.inspect.status import choose_run
-from giblet_hpc.jobs.record.resources import spread
-from giblet_hpc.jobs.submit import checks
-from giblet_hpc.plans.hardware import GIB, GPUS, LINKS, Place, gpu_of, link_of
+from giblet_hpc.plans.hardware import GIB, Place
 from giblet_hpc.plans.study_size import StudySize
 
 if TYPE_CHECKING:
     from giblet_hpc.training.planner import Estimate
-
-LINK_HELP = f"{', '.join(LINKS)}, or GB/s."
 
 
 @click.command("plan")
@@ -42,22 +41,15 @@ LINK_HELP = f"{', '.join(LINKS)}, or GB/s."
 @cluster_option
 @gpus_option
 @nodes_option
-@click.option("--gpu", metavar="KIND", help=f"{', '.join(GPUS)}. [default: the profile's]")
-@click.option("--gpu-memory", type=float, metavar="GIB", help="Memory of a GPU.")
-@click.option("--fabric", metavar="LINK", help=f"Between GPUs of a node: {LINK_HELP}")
-@click.option("--network", metavar="LINK", help=f"Between nodes: {LINK_HELP}")
-@click.option("--voxels", type=click.IntRange(1), help="Before preprocess: of the mask.")
-@click.option("--fps", type=float, help="Before preprocess: frames a second of the films.")
+@place_options
+@voxels_option
+@fps_option
 @json_option
 def plan_command(name: str | None, **options: Any) -> None:
     """Show memory, traffic and time of each parallel mode, and which is chosen."""
-    if not checks.can_plan():
-        raise JobError(
-            "a plan needs torch, which this Python does not have",
-            hint="`giblet-hpc image exec -- giblet-hpc plan ...`, or install giblet-hpc[run]",
-        )
-    config, study = _study(name, options)
-    place = _place(options)
+    require_torch("plan")
+    config, study = study_of(name, options)
+    place = place_of(options)
     from giblet_hpc.training import planner
 
     found = planner.estimates(config, study, place)
@@ -65,50 +57,6 @@ def plan_command(name: str | None, **options: Any) -> None:
         click.echo(json.dumps(as_json(found, study, place)))
         return
     click.echo(as_text(config, found, study=study, place=place))
-
-
-def _study(name: str | None, options: dict[str, Any]) -> tuple[RunConfig, StudySize]:
-    """Return a run's config and sizes, or those that a config leads one to expect."""
-    file: Path | None = options["config_file"]
-    if file is None:
-        if options["overrides"]:
-            raise ConfigError("--set needs --config: a run's config stays as it is")
-        paths = choose_run(options["runs"], name)
-        config = paths.load_config()
-        if paths.inputs.is_file():
-            return config, checks.size_of(config, paths)
-    else:
-        config = config_io.load(file, options["overrides"])
-    from giblet_hpc.training.expected_size import expected_size
-
-    return config, expected_size(config, voxels=options["voxels"], fps=options["fps"])
-
-
-def _place(options: dict[str, Any]) -> Place:
-    """Return the GPUs that are named, or those of the cluster's profile."""
-    gpus, nodes = options["gpus"], options["nodes"]
-    if options["gpu"] or options["gpu_memory"]:
-        nodes = nodes or 1
-        if (gpus := gpus or nodes) % nodes:
-            raise ConfigError(f"{gpus} GPUs do not spread evenly over {nodes} nodes")
-        gpu = gpu_of(options["gpu"], options["gpu_memory"])
-        place: Place | None = Place(gpu, gpus // nodes, nodes, LINKS["pcie"], LINKS["infiniband"])
-    else:
-        try:
-            profile = profiles.choose(options["cluster_choice"])
-        except ConfigError as error:
-            hint = "--gpu KIND --gpus N plans for any place; " + (error.hint or "")
-            raise ConfigError(str(error), hint=hint) from None
-        size = spread(profile, gpus=gpus, ranks=None, nodes=nodes)
-        place = checks.place_of(profile, size)
-    if place is None:
-        gpu_of(None, None)
-        raise AssertionError
-    if options["fabric"]:
-        place = replace(place, link=link_of(options["fabric"]))
-    if options["network"]:
-        place = replace(place, network=link_of(options["network"]))
-    return place
 
 
 def as_json(found: dict[str, Estimate], study: StudySize, place: Place) -> dict[str, Any]:

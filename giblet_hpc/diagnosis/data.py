@@ -9,16 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.config.batch import SMALLEST_DENSE_BATCH
 from giblet_hpc.config.run import RunConfig
+from giblet_hpc.diagnosis.steps import scales, steps
 from giblet_hpc.findings import Finding
 from giblet_hpc.modalities.base import Modality, Normalise, mean_and_variance, moments, scale
 from giblet_hpc.splits import Fold
 from giblet_hpc.training.feed import Rows, StudyArrays
-from giblet_hpc.training.windows import epoch_windows
 
+PART_VALUES = 2**22
+"""Values that are read at a time, which bounds the memory."""
 PART = 64
-"""TRs that are read at a time."""
+"""TRs that are read at a time, at most."""
+SAMPLE = 2 * 10**8
+"""Values of all arrays together that a sample has."""
+FEWEST = 16
+"""TRs in a row, of which a sample consists."""
 SPIKE = 8.0
 """Robust deviations of a TR's mean change that make it a spike."""
 MANY_SPIKES = 0.01
@@ -26,59 +31,127 @@ MANY_SPIKES = 0.01
 BINS = 20
 
 
-def summary(rows: Rows) -> dict[str, Any]:
-    """Return what values rows have, in one pass over them.
+def spans(trs: int, values: int, budget: float) -> list[tuple[int, int]]:
+    """Return which TRs are looked at: all of them, or spans spread evenly from first to last.
+
+    Parameters
+    ----------
+    trs, values : int
+        Of an array: rows, and values of each.
+    budget : float
+        Values that may be read.
+
+    Examples
+    --------
+    >>> spans(100, 10, 1000)
+    [(0, 100)]
+    >>> spans(100, 10, 330)
+    [(0, 16), (84, 100)]
+    """
+    if budget >= trs * values:
+        return [(0, trs)]
+    wanted = int(budget // max(1, values))
+    count = max(1, wanted // FEWEST)
+    length = min(trs, FEWEST)
+    last = trs - length
+    starts = [round(last * number / max(1, count - 1)) for number in range(count)]
+    return [(start, start + length) for start in starts]
+
+
+class _Seen:
+    """Figures of rows, gathered part by part."""
+
+    def __init__(self) -> None:
+        self.total = self.squares = 0.0
+        self.low, self.high = math.inf, -math.inf
+        self.count = self.zeros = self.nans = self.constant = self.repeated = self.trs = 0
+        self.sums: dict[str, Any] = {}
+        self.some: list[NDArray[Any]] = []
+        self.change: list[tuple[int, NDArray[np.float64]]] = []
+        self._last: NDArray[Any] | None = None
+
+    def begin(self) -> None:
+        """Begin a span: its first row follows no other."""
+        self._last = None
+
+    def add(self, part: NDArray[Any], start: int) -> None:
+        """Take in rows that follow those before, from a TR on."""
+        values = part.astype(np.float64)
+        bad = np.isnan(values)
+        good = np.where(bad, 0.0, values) if bad.any() else values
+        self.trs += len(part)
+        self.count += values.size
+        self.nans += int(bad.sum())
+        self.zeros += int((values == 0).sum())
+        moved = moments(good)
+        self.sums = {name: self.sums.get(name, 0) + value for name, value in moved.items()}
+        self.total += good.sum()
+        self.squares += np.square(good).sum()
+        if not bad.all():
+            self.low, self.high = (
+                min(self.low, np.nanmin(values)),
+                max(self.high, np.nanmax(values)),
+            )
+        self.constant += int((values.max(1) == values.min(1)).sum())
+        before = part if self._last is None else np.concatenate([self._last[None], part])
+        self.repeated += int((before[1:] == before[:-1]).all(1).sum())
+        steps = np.sqrt(np.square(np.diff(before.astype(np.float64), axis=0)).mean(1))
+        self.change.append((start + len(part) - len(steps), steps))
+        self._last = part[-1]
+        self.some.append(part[::16].ravel())
+
+
+def look(
+    rows: Rows, budget: float = math.inf
+) -> tuple[dict[str, Any], NDArray[np.intp], NDArray[np.float64]]:
+    """Return what values rows have, and how much each TR differs from the one before.
 
     Parameters
     ----------
     rows : array of shape (trs, ...)
+    budget : float
+        Values to read at most: of larger arrays a sample is read.
 
     Returns
     -------
     dict
-        ``trs``, ``values`` of a row, ``low``, ``high``, ``mean``, ``sd``, ``variance`` over time
-        (the mean over values), shares of ``zeros`` and ``nans``, numbers of ``constant`` rows and
-        of ``repeated`` ones (equal to the one before), and ``histogram``: counts in `BINS` even
-        steps from low to high, of every 16th row.
+        ``trs``, ``sampled`` (of them), ``values`` of a row, ``low``, ``high``, ``mean``, ``sd``,
+        ``variance`` over time (the mean over values), shares of ``zeros`` and ``nans``, numbers of
+        ``constant`` rows and of ``repeated`` ones (equal to the one before), and ``histogram``:
+        counts in `BINS` even steps from low to high, of every 16th row.
+    ndarray, shape (n,)
+        TRs whose predecessor was read too.
+    ndarray, shape (n,)
+        The root mean square of their changes.
     """
-    trs = rows.shape[0]
-    total = squares = 0.0
-    low, high, count, zeros, nans, constant, repeated = math.inf, -math.inf, 0, 0, 0, 0, 0
-    last, some = None, []
-    sums: dict[str, Any] = {}
-    for start in range(0, trs, PART):
-        part = np.asarray(rows[start : start + PART]).reshape(min(PART, trs - start), -1)
-        values = part.astype(np.float64)
-        bad = np.isnan(values)
-        good = np.where(bad, 0.0, values)
-        count += values.size
-        nans += int(bad.sum())
-        zeros += int((values == 0).sum())
-        sums = {name: sums.get(name, 0) + value for name, value in moments(good).items()}
-        total, squares = total + good.sum(), squares + np.square(good).sum()
-        if not bad.all():
-            low, high = min(low, np.nanmin(values)), max(high, np.nanmax(values))
-        constant += int((values.max(1) == values.min(1)).sum())
-        before = part if last is None else np.concatenate([last[None], part])
-        repeated += int((before[1:] == before[:-1]).all(1).sum())
-        last = part[-1]
-        some.append(part[::16].ravel())
-    there = max(1, count - nans)
-    mean = total / there
-    return {
+    trs, seen = rows.shape[0], _Seen()
+    values = math.prod(rows.shape[1:])
+    step = max(1, min(PART, PART_VALUES // max(1, values)))
+    for first, end in spans(trs, values, budget):
+        seen.begin()
+        for start in range(first, end, step):
+            stop = min(start + step, end)
+            seen.add(np.asarray(rows[start:stop]).reshape(stop - start, -1), start)
+    there = max(1, seen.count - seen.nans)
+    mean = seen.total / there
+    low, high = float(seen.low), float(seen.high)
+    found = {
         "trs": trs,
-        "values": count // max(1, trs),
-        "low": float(low),
-        "high": float(high),
+        "sampled": seen.trs,
+        "values": values,
+        "low": low,
+        "high": high,
         "mean": mean,
-        "sd": math.sqrt(max(0.0, squares / there - mean**2)),
-        "variance": float(mean_and_variance(sums)[1].mean()),
-        "zeros": zeros / count,
-        "nans": nans / count,
-        "constant": constant,
-        "repeated": repeated,
-        "histogram": _histogram(np.concatenate(some), float(low), float(high)),
+        "sd": math.sqrt(max(0.0, seen.squares / there - mean**2)),
+        "variance": float(mean_and_variance(seen.sums)[1].mean()),
+        "zeros": seen.zeros / seen.count,
+        "nans": seen.nans / seen.count,
+        "constant": seen.constant,
+        "repeated": seen.repeated,
+        "histogram": _histogram(np.concatenate(seen.some), low, high),
     }
+    where = [np.arange(start, start + len(change)) for start, change in seen.change]
+    return found, np.concatenate(where), np.concatenate([change for _, change in seen.change])
 
 
 def _histogram(values: NDArray[Any], low: float, high: float) -> list[int]:
@@ -88,24 +161,25 @@ def _histogram(values: NDArray[Any], low: float, high: float) -> list[int]:
     return counts
 
 
-def spikes(study: StudyArrays, run: str, subject: int) -> list[int]:
-    """Return the TRs at which a subject's scans jump, by the change since the TR before."""
-    arrays, change, last = study.runs[run], [], None
-    trs = arrays.bold.shape[1]
-    for start in range(0, trs, PART):
-        part = arrays.bold[subject, start : min(start + PART, trs)].astype(np.float64)
-        joined = part if last is None else np.concatenate([last[None], part])
-        steps = np.sqrt(np.square(np.diff(joined, axis=0)).mean(1))
-        change.append(steps if last is not None else np.concatenate([[0.0], steps]))
-        last = part[-1]
-    every = np.concatenate(change)
-    valid = np.asarray(arrays.valid[subject])
-    inside = valid & np.concatenate([[False], valid[:-1]])
-    if inside.sum() < PART // 4:
+def spikes(
+    valid: NDArray[np.bool_], trs: NDArray[np.intp], change: NDArray[np.float64]
+) -> list[int]:
+    """Return the TRs at which a subject's scans jump, by the change since the TR before.
+
+    Parameters
+    ----------
+    valid : ndarray, shape (trs,)
+        Which TRs have a scan.
+    trs : ndarray, shape (n,)
+    change : ndarray, shape (n,)
+        Of those TRs.
+    """
+    inside = valid[trs] & valid[trs - 1]
+    if inside.sum() < FEWEST:
         return []
-    middle = np.median(every[inside])
-    spread = 1.4826 * np.median(np.abs(every[inside] - middle)) or 1.0
-    return [int(tr) for tr in np.flatnonzero(inside & (every > middle + SPIKE * spread))]
+    middle = np.median(change[inside])
+    spread = 1.4826 * np.median(np.abs(change[inside] - middle)) or 1.0
+    return [int(tr) for tr in trs[inside & (change > middle + SPIKE * spread)]]
 
 
 def first_losses(
@@ -148,6 +222,10 @@ class DataCheck:
     folds : sequence of Fold
     ranks : int
         That training would have.
+    step_seconds : float
+        Of a step of training; 0 where it is not known.
+    whole : bool
+        Read everything: by default a sample, where the study is large.
     """
 
     def __init__(
@@ -158,8 +236,13 @@ class DataCheck:
         *,
         folds: Sequence[Fold],
         ranks: int,
+        step_seconds: float = 0.0,
+        whole: bool = False,
     ) -> None:
         self.config, self.study, self.folds, self.ranks = config, study, folds, ranks
+        self._pace = step_seconds
+        arrays = sum(len(r.stimulus) + len(study.subjects) for r in study.runs.values())
+        self._budget = math.inf if whole else SAMPLE / max(1, arrays)
         self._modalities = modalities
         self.arrays: dict[str, dict[str, Any]] = {}
         """Each array's summary, by its name."""
@@ -172,8 +255,9 @@ class DataCheck:
                 yield from self._stimulus(run, name, rows)
             for number, subject in enumerate(self.study.subjects):
                 yield from self._scans(run, number, subject)
-        yield self._scales()
-        yield from self._steps()
+        losses = first_losses(self.config, self._variances(), self._modalities)
+        yield scales(self.config, losses[self.config.loss.normalise])
+        yield from steps(self.config, self.folds, ranks=self.ranks, step_seconds=self._pace)
 
     def facts(self) -> dict[str, Any]:
         """Return the figures behind the findings."""
@@ -183,11 +267,13 @@ class DataCheck:
         }
 
     def _stimulus(self, run: str, name: str, rows: Rows) -> Iterator[Finding]:
-        found = self.arrays[f"stimulus/{run}/{name}"] = summary(rows)
+        found, _, _ = look(rows, self._budget)
+        self.arrays[f"stimulus/{run}/{name}"] = found
         self._spread.setdefault(name, []).append((found["trs"], found["variance"]))
         check, sections = f"{name} of {run}", self.config.features.sections
         seen = (
-            f"{found['trs']} TRs of {found['values']:,} values, {found['low']:.4g} to "
+            f"{found['trs']} TRs of {found['values']:,} values{_sampled(found)}, "
+            f"{found['low']:.4g} to "
             f"{found['high']:.4g}, mean {found['mean']:.4g}, SD {found['sd']:.4g}, "
             f"{100 * found['zeros']:.2g} % zeros"
         )
@@ -197,7 +283,7 @@ class DataCheck:
         elif found["sd"] == 0:
             yield Finding(check, "fail", f"{seen}: nothing changes",
                           "is the film, or the sheet, that of this run?")  # fmt: skip
-        elif found["repeated"] > found["trs"] // 2 and sections[name].needs == "film":
+        elif found["repeated"] > found["sampled"] // 2 and sections[name].needs == "film":
             yield Finding(check, "warn", f"{seen}; {found['repeated']} TRs are those before",
                           "does the film stand still, or end early?")  # fmt: skip
         else:
@@ -206,18 +292,20 @@ class DataCheck:
     def _scans(self, run: str, number: int, subject: str) -> Iterator[Finding]:
         arrays = self.study.runs[run]
         valid = np.asarray(arrays.valid[number])
-        found = self.arrays[f"bold/{subject}/{run}"] = summary(_OfSubject(arrays.bold, number))
+        found, trs, change = look(_OfSubject(arrays.bold, number), self._budget)
+        self.arrays[f"bold/{subject}/{run}"] = found
         self._spread.setdefault("fmri", []).append((int(valid.sum()), found["variance"]))
-        jumps = found["spikes"] = spikes(self.study, run, number)
+        jumps = found["spikes"] = spikes(valid, trs, change)
         check = f"scans of {subject}, {run}"
         seen = (
-            f"{int(valid.sum())} of {found['trs']} TRs, {found['low']:.4g} to {found['high']:.4g}, "
+            f"{int(valid.sum())} of {found['trs']} TRs{_sampled(found)}, {found['low']:.4g} to "
+            f"{found['high']:.4g}, "
             f"mean {found['mean']:.4g}, SD {found['sd']:.4g}"
         )
         if found["nans"]:
             yield Finding(check, "fail", f"{seen}; {100 * found['nans']:.2g} % are not numbers",
                           "bold.mask leaves out voxels without a signal")  # fmt: skip
-        elif len(jumps) > MANY_SPIKES * found["trs"]:
+        elif len(jumps) > MANY_SPIKES * found["sampled"]:
             yield Finding(check, "warn", f"{seen}; it jumps at {len(jumps)} TRs",
                           "the head moved: bold.confounds")  # fmt: skip
         else:
@@ -229,54 +317,10 @@ class DataCheck:
             for name, found in self._spread.items()
         }
 
-    def _scales(self) -> Finding:
-        """Judge the share that each component of the loss has at the start."""
-        options = self.config.loss
-        losses = first_losses(self.config, self._variances(), self._modalities)[options.normalise]
-        total = sum(losses.values()) or 1.0
-        shares = {name: value / total for name, value in losses.items()}
-        largest = max(shares, key=shares.__getitem__)
-        seen = ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())
-        seen = f"loss.normalise {options.normalise}: {seen}"
-        if len(shares) > 1 and shares[largest] > self.config.health.largest_share:
-            return Finding(
-                "scales", "fail", f"{seen}: {largest} outweighs all others",
-                "loss.normalise: variance, or a lower weight of it",
-            )  # fmt: skip
-        return Finding("scales", "ok", seen)
 
-    def _steps(self) -> Iterator[Finding]:
-        """Judge how many steps there are, and the warm-up's share of them."""
-        options = self.config.train
-        fold = self.folds[0]
-        windows = len(epoch_windows(fold.train, options.window_trs, seed=0, epoch=0))
-        each = windows // options.batch_windows
-        total = each * options.epochs
-        warm = options.warmup_epochs * each
-        seen = (
-            f"{windows} windows of {options.window_trs} TRs, {each} steps an epoch, "
-            f"{total} in all; warm-up {warm:.0f} ({100 * warm / max(1, total):.0f} %)"
-        )
-        if not each:
-            yield Finding("steps", "fail", f"{seen}: a batch needs {options.batch_windows}",
-                          f"--set train.batch_windows={max(1, windows // 8)}")  # fmt: skip
-        elif total < self.config.health.fewest_steps:
-            epochs = math.ceil(self.config.health.fewest_steps / each)
-            yield Finding("steps", "warn", f"{seen}: networks seldom learn in so few",
-                          f"--set train.epochs={epochs}")  # fmt: skip
-        elif options.warmup_epochs / options.epochs > self.config.health.warmup_share:
-            yield Finding("steps", "warn", f"{seen}: the rate is not up for long",
-                          f"--set train.warmup_epochs={options.epochs / 20:g}")  # fmt: skip
-        else:
-            yield Finding("steps", "ok", seen)
-        alone = options.batch_windows // (self.ranks * options.accumulation)
-        dense = self.config.model.kind == "dense" and self.config.model.norm == "batch"
-        together = alone * self.ranks
-        if dense and together < SMALLEST_DENSE_BATCH:
-            yield Finding(
-                "batch", "fail", f"BatchNorm would see {together} TRs at a time: signs alone",
-                f"--set train.batch_windows={SMALLEST_DENSE_BATCH}, or --set model.norm=layer",
-            )  # fmt: skip
+def _sampled(found: Mapping[str, Any]) -> str:
+    """Say that a sample was read, and how large it is."""
+    return f", {found['sampled']} looked at" if found["sampled"] < found["trs"] else ""
 
 
 class _OfSubject:

@@ -120,6 +120,39 @@ def sample_frames(
         yield shown
 
 
+def frames_at(
+    path: Path, times: NDArray[np.float64], *, height: int, width: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield what is on screen near each of ``times``, skipping what lies between.
+
+    For a look at a film: where a film can be entered only at some frames, the next one is taken.
+
+    Parameters
+    ----------
+    path, times, height, width
+        As of `sample_frames`.
+    """
+    with open_film(path) as container:
+        stream = container.streams.video[0]
+        start = float((stream.start_time or 0) * stream.time_base)
+        shown: Any = None
+        for seconds in times:
+            try:
+                container.seek(int((seconds + start) / stream.time_base), stream=stream)
+                for frame in container.decode(stream):
+                    shown = frame
+                    if frame.time is not None and frame.time - start >= seconds:
+                        break
+            except av.error.FFmpegError as error:
+                raise DataError(
+                    f"{path}: the picture cannot be decoded at {seconds:.1f} s: {error.strerror}",
+                    hint="copy the file again, or rewrite it with ffmpeg",
+                ) from None
+            if shown is None:
+                raise DataError(f"{path}: no picture at {seconds:.1f} s", hint="ffprobe FILE")
+            yield _resized(shown, height, width)
+
+
 def _check_end(path: Path, seconds: float, *, wanted: float) -> None:
     """Refuse a film whose last frame comes long before the end that its file promises."""
     if seconds > wanted - MISSING_SECONDS:

@@ -37,6 +37,21 @@ def committed(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())
 
 
+def of_step(folder: Path, step: int) -> Path:
+    """Return a step's checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        When there is none; it names those there are.
+    """
+    path = folder / name_of(step)
+    if not (path / MANIFEST).is_file():
+        known = ", ".join(str(step_of(one)) for one in committed(folder))
+        raise ConfigError(f"there is no checkpoint of step {step}; there are: {known or 'none'}")
+    return path
+
+
 def manifest_of(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of itself."""
     manifest: dict[str, Any] = read_json(path / MANIFEST)

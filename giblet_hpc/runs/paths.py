@@ -265,8 +265,9 @@ class RunPaths:
 
     def update_state(self, stage: Stage, *, part: str = "", **fields: Any) -> None:
         """Change some fields of a stage's record."""
-        known = self.recorded_state(stage, part=part)
-        write_json(self.state(stage, part), {**known, **fields, "time": time.time()})
+        known, now = self.recorded_state(stage, part=part), time.time()
+        queued = {"queued_at": now} if fields.get("status") == "queued" else {}
+        write_json(self.state(stage, part), {**known, **fields, **queued, "time": now})
 
     def recorded_state(self, stage: Stage, *, part: str = "") -> dict[str, Any]:
         """Return a stage's record alone; empty when it was never submitted."""

@@ -12,6 +12,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis import weights
 from giblet_hpc.diagnosis.align_study import Alignment
 from giblet_hpc.diagnosis.data import DataCheck
+from giblet_hpc.diagnosis.files import FileCheck
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
 from giblet_hpc.findings import Finding
@@ -21,6 +22,7 @@ from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import load_folds
 from giblet_hpc.store import FeatureStore
+from giblet_hpc.survey import survey
 from giblet_hpc.training import checkpoint
 from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.network_size import meta_model
@@ -48,7 +50,14 @@ def alignment_of(config: RunConfig, paths: RunPaths) -> Alignment:
     return Alignment(config, study, modalities_of(config.features), means=means, folds=folds)
 
 
-def data_of(config: RunConfig, paths: RunPaths, *, ranks: int) -> DataCheck:
+def data_of(
+    config: RunConfig,
+    paths: RunPaths,
+    *,
+    ranks: int,
+    step_seconds: float = 0.0,
+    whole: bool = False,
+) -> DataCheck:
     """Return what looks at the arrays.
 
     Parameters
@@ -58,11 +67,32 @@ def data_of(config: RunConfig, paths: RunPaths, *, ranks: int) -> DataCheck:
         Of a run whose preprocess is complete.
     ranks : int
         That training would have.
+    step_seconds : float
+        Of a step; 0 where it is not known.
+    whole : bool
+        Whether everything is read, of a large study too.
     """
     return DataCheck(
         config, _study(config, paths), modalities_of(config.features),
-        folds=load_folds(paths.split), ranks=ranks,
+        folds=load_folds(paths.split), ranks=ranks, step_seconds=step_seconds, whole=whole,
     )  # fmt: skip
+
+
+def files_of(config: RunConfig, *, ranks: int) -> FileCheck:
+    """Return what looks at a study's files, before preprocess.
+
+    Parameters
+    ----------
+    config : RunConfig
+    ranks : int
+        That training would have.
+
+    Raises
+    ------
+    DataError
+        When a file is missing or contradicts the others.
+    """
+    return FileCheck(survey(config), ranks=ranks, step_seconds=0.0)
 
 
 @dataclass(frozen=True)
@@ -102,18 +132,16 @@ def checkpoint_of(
         When there is no such checkpoint.
     """
     folder = paths.checkpoints(fold)
-    every = {checkpoints.step_of(path): path for path in checkpoints.committed(folder)}
+    every = [checkpoints.step_of(path) for path in checkpoints.committed(folder)]
     if not every:
         raise ConfigError(f"run {paths.name} has no checkpoint yet", hint=paths.command("status"))
     chosen = max(every) if step is None else step
     earlier = [one for one in every if one < chosen]
     other = against if against is not None else max(earlier, default=None)
-    for one in (chosen, other):
-        if one is not None and one not in every:
-            known = ", ".join(map(str, sorted(every)))
-            raise ConfigError(f"there is no checkpoint of step {one}; there are: {known}")
-    source, _ = checkpoint.load(every[chosen])
-    before = checkpoint.load(every[other])[0] if other is not None else None
+    source, _ = checkpoint.load(checkpoints.of_step(folder, chosen))
+    before = None
+    if other is not None:
+        before, _ = checkpoint.load(checkpoints.of_step(folder, other))
     model = meta_model(config, study_size.of_store(config, read_json(paths.inputs)))
     names = [name for name, _ in model.named_parameters()]
     return CheckpointCheck(list(weights.layers(source, names, before)), chosen, other)

@@ -38,10 +38,7 @@ def export_weights(folder: Path, target: Path, *, step: int | None = None) -> in
     DataError
         When there is none at all, or it is damaged.
     """
-    path = folder / checkpoints.name_of(step) if step is not None else checkpoints.best(folder)
-    if not path.is_dir():
-        known = ", ".join(str(checkpoints.step_of(one)) for one in checkpoints.committed(folder))
-        raise ConfigError(f"there is no checkpoint of step {step}; there are: {known or 'none'}")
+    path = checkpoints.of_step(folder, step) if step is not None else checkpoints.best(folder)
     source, manifest = checkpoint.load(checkpoints.require_valid(path))
     names = [name for name in source.names() if name.startswith(MODEL)]
     write_pieces(target, whole({n.removeprefix(MODEL): source.read(n) for n in names}))

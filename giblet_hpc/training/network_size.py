@@ -57,9 +57,7 @@ class Network:
 
 def meta_model(config: RunConfig, size: StudySize) -> nn.Module:
     """Return a config's network on the meta device: its layers, without their numbers."""
-    modalities = _modalities(config, size)
-    shapes = Shapes({n: m.shape for n, m in modalities.items()}, size.subjects, size.voxels)
-    return build_model(config, shapes, modalities).to("meta")
+    return _on_meta(config, size)[0]
 
 
 def network_of(config: RunConfig, size: StudySize) -> Network:
@@ -70,10 +68,7 @@ def network_of(config: RunConfig, size: StudySize) -> Network:
     config : RunConfig
     size : StudySize
     """
-    modalities = _modalities(config, size)
-    shapes = Shapes({n: m.shape for n, m in modalities.items()}, size.subjects, size.voxels)
-    model = build_model(config, shapes, modalities).to("meta").train()
-    batch = _batch(config, shapes, modalities)
+    model, modalities, batch = _on_meta(config, size)
     windows = len(batch.inside)
     inputs = sum(v.numel() * v.element_size() for v in (*batch.stimulus.values(), batch.bold))
     with FlopCounterMode(display=False) as counter:
@@ -86,6 +81,86 @@ def network_of(config: RunConfig, size: StudySize) -> Network:
         inputs // windows,
         counter.get_total_flops() / windows,
     )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights of its own.
+
+    Parameters
+    ----------
+    name, kind : str
+    output : tuple of int
+        Shape of what it makes of one window, as far as it is a tensor.
+    tensors : mapping of str to tuple of int
+        Shapes of its own parameters.
+    weights : int
+    operations : float
+        Floating-point operations of a window's forward pass, with those of layers inside it that
+        have no weights.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    tensors: Mapping[str, tuple[int, ...]]
+    weights: int
+    operations: float
+
+
+def layers_of(config: RunConfig, size: StudySize) -> list[Layer]:
+    """Return a config's layers in the order in which they are built.
+
+    Parameters
+    ----------
+    config : RunConfig
+    size : StudySize
+    """
+    model, modalities, batch = _on_meta(config, size)
+    outputs: dict[str, tuple[int, ...]] = {}
+    owners = {
+        name: module
+        for name, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    }
+    for name, module in owners.items():
+
+        def note(_: nn.Module, inputs: Any, made: Any, name: str = name) -> None:
+            if isinstance(made, torch.Tensor):
+                outputs[name] = tuple(made.shape)
+
+        module.register_forward_hook(note)
+    with FlopCounterMode(display=False) as counter:
+        model(batch, _positions(modalities))
+    work = {key: sum(found.values()) for key, found in counter.get_flop_counts().items()}
+    windows = len(batch.inside)
+    root = type(model).__name__
+    return [
+        Layer(
+            name or root,
+            type(module).__name__,
+            outputs.get(name, ()),
+            {one: tuple(p.shape) for one, p in module.named_parameters(recurse=False)},
+            sum(p.numel() for p in module.parameters(recurse=False)),
+            (work.get(f"{root}.{name}", 0) if name else 0) / windows,
+        )
+        for name, module in owners.items()
+    ]
+
+
+def _on_meta(config: RunConfig, size: StudySize) -> tuple[nn.Module, dict[str, Modality], Batch]:
+    modalities = _modalities(config, size)
+    shapes = Shapes({n: m.shape for n, m in modalities.items()}, size.subjects, size.voxels)
+    model = build_model(config, shapes, modalities).to("meta").train()
+    return model, modalities, _batch(config, shapes, modalities)
+
+
+def _positions(modalities: Mapping[str, Modality]) -> dict[str, torch.Tensor]:
+    return {
+        name: where.to("meta")
+        for name, modality in modalities.items()
+        if (where := modality.positions(torch.Generator())) is not None
+    }
 
 
 def _modalities(config: RunConfig, size: StudySize) -> dict[str, Modality]:
@@ -143,11 +218,7 @@ def _kept(
 
         part.register_forward_pre_hook(enter)
         part.register_forward_hook(lambda *_: now.pop() and None)
-    positions = {
-        name: where.to("meta")
-        for name, modality in modalities.items()
-        if (where := modality.positions(torch.Generator())) is not None
-    }
+    positions = _positions(modalities)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda values: values):
         output = model(batch, positions)
     outputs = [output.bold, *output.reconstruction.values()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from giblet_hpc.cli import diagnose
+from giblet_hpc.cli import diagnose, findings, planned
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.stages import inspect
+from giblet_hpc.stages import inspect, inspect_gradients
 from tests.cli.conftest import Invoke
 from tests.conftest import Cli, sets
 
@@ -17,7 +18,10 @@ from tests.conftest import Cli, sets
 def test_a_synthetic_study_is_looked_at(
     cli: Cli, tiny_options: list[str], demo_config: str
 ) -> None:
-    cli("run", "preprocess", "demo", "--config", demo_config, *sets(tiny_options))
+    options = ["--config", demo_config, *sets(tiny_options)]
+    said = cli("inspect", "data", *options).stdout
+    assert "ok      film of run1: 96 s of" in said
+    cli("run", "preprocess", "demo", *options)
     said = cli("inspect", "data", "demo", check=False).stdout
     assert "ok      video of run1: 64 TRs of" in said
     assert "warn    steps: " in said and "networks seldom learn in so few" in said
@@ -28,7 +32,19 @@ def test_a_synthetic_study_is_looked_at(
     assert len(facts["curves"]) == 8, "two runs: three subjects and their mean"
     assert {one["check"] for one in facts["findings"]} >= {"lag of run1", "subjects of run2"}
     assert "has no checkpoint yet" in cli("inspect", "checkpoint", "demo", check=False).stderr
+    facts = json.loads(cli("inspect", "gradients", "demo", "--batches", "2", "--json").stdout)
+    assert (facts["step"], facts["batches"]) == (0, 2)
     cli("run", "train", "demo")
+    facts = json.loads(cli("inspect", "gradients", "demo", "--json").stdout)
+    assert facts["step"] > 0
+    assert set(facts["norms"]) == {"fmri", "video", "audio", "text"}
+    assert "layers: " in cli("inspect", "gradients", "demo").stdout
+    assert "there is no checkpoint of step 7" in cli(
+        "inspect", "gradients", "demo", "--checkpoint", "7", check=False).stderr  # fmt: skip
+    assert "there is no fold x" in cli(
+        "inspect", "gradients", "demo", "--fold", "x", check=False).stderr  # fmt: skip
+    assert "squeeze" in cli("inspect", "model", "demo").stdout
+    assert " GiB measured" in cli("inspect", "memory", "demo").stdout
     assert "ok      weights:" in cli("inspect", "checkpoint", "demo").stdout
     facts = json.loads(cli("inspect", "checkpoint", "demo", "--json").stdout)
     assert any("gradient" in one for one in facts["tensors"])
@@ -39,9 +55,24 @@ def test_a_synthetic_study_is_looked_at(
 def test_before_preprocess_there_is_nothing_to_look_at(
     invoke: Invoke, run_folder: RunPaths
 ) -> None:
-    assert set(diagnose.inspect.commands) == {"alignment", "checkpoint", "data"}
+    assert set(diagnose.inspect.commands) == {
+        "alignment", "checkpoint", "data", "gradients", "memory", "model",
+    }  # fmt: skip
+    assert findings.preprocessed.__module__ != planned.study_of.__module__
     assert inspect.data_of.__module__ == "giblet_hpc.stages.inspect"
-    for what in ("data", "alignment"):
+    assert inspect_gradients.gradients_of.__module__ == "giblet_hpc.stages.inspect_gradients"
+    for what in ("data", "alignment", "gradients"):
         assert invoke("inspect", what, code=1).stderr.startswith(
             "error: run movie: preprocess is not"
         )
+
+
+def test_a_network_without_a_study(invoke: Invoke) -> None:
+    """Sizes are those that a config leads one to expect."""
+    file = str(Path(__file__).parents[2] / "configs" / "sherlock_production.yaml")
+    said = invoke("inspect", "model", "--config", file).stdout
+    assert "largest tensors: " in said
+    facts = json.loads(invoke("inspect", "model", "--config", file, "--json").stdout)
+    assert facts["assumed"]
+    said = invoke("inspect", "memory", "--config", file, "--gpu", "a6000", "--gpus", "8").stdout
+    assert "not measured yet" in said

@@ -127,7 +127,7 @@ def test_on_a_login_node_without_torch(
     monkeypatch.setattr(checks, "can_plan", lambda: False)
     code, _, error = call("plan", "--config", str(CONFIG), "--gpu", "h100")
     assert code != 0
-    assert "a plan needs torch" in error
+    assert "giblet-hpc plan needs torch" in error
     where = ["--config", str(CONFIG), "--gpus", "8", "--cluster", profile, "--runs", str(tmp_path)]
     code, said, error = call("submit", "train", *where, "--dry-run")
     assert code == 0, error

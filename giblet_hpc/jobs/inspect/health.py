@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.findings import Finding, Level, as_text, worst
 from giblet_hpc.health import Health, epoch_table
+from giblet_hpc.jobs.inspect import figures
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.trust import read_text
 
 GIB = 2**30
 ROOM = 3
@@ -38,17 +37,17 @@ def examine(paths: RunPaths, overrides: Sequence[str] = ()) -> list[dict[str, An
         When nothing is recorded yet.
     """
     config = config_io.load(paths.config, overrides)
-    files = sorted(paths.root.glob("metrics*.jsonl"))
+    files = figures.files(paths)
     if not files:
         raise ConfigError(
             f"run {paths.name} has no figures of training yet", hint=paths.command("status")
         )
-    return [_fold(paths, config, file) for file in files]
+    return [_fold(paths, config, fold, figures.rows(file)) for fold, file in files.items()]
 
 
-def _fold(paths: RunPaths, config: RunConfig, file: Path) -> dict[str, Any]:
-    fold = file.stem.removeprefix("metrics").removeprefix("-")
-    rows = [json.loads(line) for line in read_text(file).splitlines() if line.endswith("}")]
+def _fold(
+    paths: RunPaths, config: RunConfig, fold: str, rows: list[dict[str, Any]]
+) -> dict[str, Any]:
     state = paths.stage_state("train")
     epochs = max((row["epoch"] for row in rows), default=0.0)
     steps = max((row["step"] for row in rows), default=0)

@@ -178,7 +178,7 @@ def as_text(facts: dict[str, Any]) -> str:
     if "error" in facts:
         return f"{lines[0]}\n  {facts['error']}"
     for stage, state in facts["stages"].items():
-        detail = "; ".join(filter(None, _details(state)))
+        detail = "; ".join(filter(None, details(state)))
         lines.append(f"  {stage:<11}{state['status']:<13}{detail}".rstrip())
         if state["status"] == "failed" and state.get("hint"):
             lines.append(f"  {'':<11}{'':<13}hint: {state['hint']}")
@@ -208,26 +208,29 @@ def _parts_as_text(state: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _details(state: Mapping[str, Any]) -> list[str]:
-    details = []
+def details(state: Mapping[str, Any]) -> list[str]:
+    """Return what there is to say of a stage beside its status."""
+    found = []
     if state["status"] == "running":
-        details.append(state.get("phase", ""))
+        found.append(state.get("phase", ""))
         if state.get("total_steps"):
-            details.append(f"step {state.get('step', 0)} of {state['total_steps']}")
-            details.append(f"epoch {state.get('epoch', 0)}")
+            found.append(f"step {state.get('step', 0)} of {state['total_steps']}")
+            found.append(f"epoch {state.get('epoch', 0)}")
         if "eta_seconds" in state:
-            details.append(f"{duration(state['eta_seconds'])} to go")
+            found.append(f"{duration(state['eta_seconds'])} to go")
         if state.get("attempts"):
-            details.append(f"attempt {state['attempts']}")
-        details.append(f"seen {duration(state.get('age_seconds', 0))} ago")
+            found.append(f"attempt {state['attempts']}")
+        found.append(f"seen {duration(state.get('age_seconds', 0))} ago")
     if state.get("waiting_for"):
         never = "can never start as it is: " if state.get("unsatisfiable") else ""
-        details.append(f"job {state['job']}: {never}{state['waiting_for']}")
+        expected = state.get("expected_start", "")
+        start = f", expected to start {expected}" if expected[:4].isdigit() else ""
+        found.append(f"job {state['job']}: {never}{state['waiting_for']}{start}")
     if state.get("job_state"):
-        details.append(f"job {state['job']}: {state['job_state']}")
+        found.append(f"job {state['job']}: {state['job_state']}")
     if state.get("reason") and state["status"] != "complete":
-        details.append(str(state["reason"]).partition("\n")[0])
-    return details
+        found.append(str(state["reason"]).partition("\n")[0])
+    return found
 
 
 def duration(seconds: float) -> str:

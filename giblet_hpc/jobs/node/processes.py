@@ -22,6 +22,7 @@ END_SIGNAL = getattr(signal, launch.END_SIGNAL)
 TERM_SECONDS = 20.0
 STACK_SECONDS = 2.0
 KILL_SECONDS = 60.0
+SAMPLE_SECONDS = 10.0
 
 
 class Child:
@@ -103,6 +104,39 @@ class Child:
             time.sleep(0.05)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(TERM_SECONDS)
+
+
+class PeakMemory:
+    """The most memory that a child's processes have held together, by samples.
+
+    Pages that processes share count once: each has its share of them (proportional set size).
+
+    Parameters
+    ----------
+    child : Child
+    """
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._began = self._last = time.monotonic()
+        self.bytes = 0
+
+    def look(self) -> None:
+        """Take a sample, unless the last one is recent."""
+        now = time.monotonic()
+        if now - self._last < min(SAMPLE_SECONDS, 0.5 + (now - self._began) / 10):
+            return
+        self._last = now
+        self.bytes = max(self.bytes, sum(map(_held, self._child.processes())))
+
+
+def _held(process: int) -> int:
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    lines = (line.split() for line in text.splitlines())
+    return next((1024 * int(words[1]) for words in lines if words[0] == "Pss:"), 0)
 
 
 def _die_with_parent() -> None:

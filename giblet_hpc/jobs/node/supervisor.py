@@ -18,7 +18,7 @@ from giblet_hpc.errors import ConfigError, DataError, GibletError, NodeError
 from giblet_hpc.files import explain, write_json
 from giblet_hpc.jobs import profiles
 from giblet_hpc.jobs.node import evidence, image, start, triage
-from giblet_hpc.jobs.node.processes import Child
+from giblet_hpc.jobs.node.processes import Child, PeakMemory
 from giblet_hpc.jobs.node.scratch import local_folder
 from giblet_hpc.jobs.node.watch import Watch
 from giblet_hpc.jobs.record import attempts, lease, provenance
@@ -138,6 +138,7 @@ class Supervisor:
         self._output = output
         self._stepped_in = ""
         self._code = -1
+        self._peak_memory = 0
 
     def run(self) -> Outcome:
         """Run the stage to its end; return what became of it."""
@@ -174,7 +175,7 @@ class Supervisor:
         finally:
             attempt.note_node(
                 place.node, ended=time.time(), code=self._code, stepped_in=self._stepped_in,
-                ranks=watch.positions(),
+                ranks=watch.positions(), peak_memory=self._peak_memory,
             )  # fmt: skip
         return watch
 
@@ -218,9 +219,13 @@ class Supervisor:
                 "ranks_per_node": self._task.resources.ranks,
                 "nodes": place.nodes,
                 "gpus": self._task.resources.gpus,
+                "cpus": self._task.resources.cpus,
+                "memory_gb": self._task.resources.memory_gb,
+                "minutes": self._task.resources.minutes,
                 "head": place.head,
                 "checkpoint_from": paths.checkpoint_step(),
                 "image": used,
+                "queued": paths.recorded_state(stage, part=self._task.part).get("queued_at"),
                 "job_logs": evidence.sizes_of_job_logs(paths, place.job),
             },
         )
@@ -236,8 +241,10 @@ class Supervisor:
 
     def _follow(self, child: Child, watch: Watch) -> int:
         """Wait for the child's end, or bring it about; return its exit code."""
+        memory = PeakMemory(child)
         try:
             while (code := child.code) is None:
+                memory.look()
                 late = self._deadline is not None and time.time() > self._deadline
                 if self._asked or late:
                     watch.ask("walltime" if late else signal.Signals(self._asked[-1]).name)
@@ -255,6 +262,7 @@ class Supervisor:
                     child.end()
                 time.sleep(POLL_SECONDS)
         finally:
+            self._peak_memory = memory.bytes
             child.kill()
         if self._asked:
             # Where a scheduler signals every process, the child may be gone before this was seen.

@@ -60,3 +60,21 @@ def test_only_the_whole_token_counts() -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_the_most_memory_that_was_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that are shared count once."""
+    code = (
+        "import os, time; held = bytearray(os.urandom(1)) * (80 << 20); os.fork(); time.sleep(60)"
+    )
+    made = child("test-memory", code)
+    peak = processes.PeakMemory(made)
+    peak.look()
+    assert peak.bytes == 0, "too early"
+    end = time.monotonic() + 30
+    while peak.bytes < 80 << 20 and time.monotonic() < end:
+        monkeypatch.setattr(peak, "_last", 0.0)
+        peak.look()
+        time.sleep(0.05)
+    made.kill()
+    assert 80 << 20 <= peak.bytes < 150 << 20
