@@ -56,6 +56,9 @@ class Train(Section):
     itself, at every step. `auto`: the first of these that has room. Results are the same."""
     log_every: Count = 10
     """Steps between log lines and TensorBoard points."""
+    check_lag: bool = True
+    """Before the first step, refuse scans that clearly follow the stimulus best at a lag that blood
+    flow cannot have, such as a negative one (`giblet-hpc inspect alignment`)."""
     stop_when_unhealthy: bool = False
     """Stop when a validation finds that the training cannot succeed (`giblet-hpc health`)."""
     profile: tuple[NonNegative, NonNegative] | None = None

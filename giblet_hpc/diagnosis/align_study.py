@@ -67,7 +67,7 @@ class Alignment:
         self.config, self.study, self.folds = config, study, folds
         self._means = means
         self._rows = {
-            name: {run: _flat(study, run, modality) for run in study.runs}
+            name: {run: flat_rows(study, run, modality) for run in study.runs}
             for name, modality in modalities.items()
         }
         self.curves: list[LagCurve] = []
@@ -227,7 +227,7 @@ def _inside(blocks: Sequence[Any], place: tuple[str, int], number: int) -> bool:
     return any(b.run == run and b.start <= start + number < b.stop for b in blocks)
 
 
-def _flat(study: StudyArrays, run: str, modality: Modality) -> Array:
+def flat_rows(study: StudyArrays, run: str, modality: Modality) -> Array:
     """Return a modality's rows of a run as vectors of moderate length, (trs, k)."""
     shared = study.shared.get(modality.name)
 

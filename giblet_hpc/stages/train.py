@@ -11,6 +11,8 @@ import time
 import torch
 
 from giblet_hpc.config.run import RunConfig
+from giblet_hpc.diagnosis.lag_check import require_possible_lags
+from giblet_hpc.errors import DataError
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
@@ -82,6 +84,7 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     config = with_settled_mode(config, paths, inputs, world)
     memory = memory_for(world, stored_bytes(config, inputs), config.train.place)
     study = load_study(config, inputs, memory=memory)
+    _require_possible_lags(config, paths, study, world)
     for fold in load_folds(paths.split):
         statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(
@@ -95,6 +98,20 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
         del trainer
         gc.collect()
     return True
+
+
+def _require_possible_lags(
+    config: RunConfig, paths: RunPaths, study: StudyArrays, world: World
+) -> None:
+    """Have rank 0 look, before the first step, whether stimulus and scans fit in time."""
+    problem: tuple[str, str] | None = None
+    if world.is_main and config.train.check_lag and not paths.checkpoint_step():
+        try:
+            require_possible_lags(config, study, modalities_of(config.features))
+        except DataError as error:
+            problem = str(error), error.hint
+    if (told := world.broadcast(problem)) is not None:
+        raise DataError(told[0], hint=told[1])
 
 
 def statistics_of(

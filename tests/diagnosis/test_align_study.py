@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import gamma
 
 from giblet_hpc.config import io
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis import alignment
 from giblet_hpc.diagnosis.align_study import Alignment
 from giblet_hpc.findings import Finding
@@ -48,7 +49,7 @@ class Planted:
             }
         self.folds = [FOLD]
 
-    def findings(self) -> list[Finding]:
+    def study(self) -> tuple[RunConfig, StudyArrays]:
         config = io.load(Path(__file__).parents[2] / "configs" / "demo.yaml",
                          ["features.audio=null", "features.text=null"])  # fmt: skip
         runs = {
@@ -57,6 +58,10 @@ class Planted:
             for run in self.video
         }  # fmt: skip
         study = StudyArrays(runs, NAMES, np.ones((1, 1, VOXELS), bool), np.eye(4), {})
+        return config, study
+
+    def findings(self) -> list[Finding]:
+        config, study = self.study()
         modalities = modalities_of(config.features)
         looked = Alignment(config, study, modalities, means=self.means, folds=self.folds)
         found = list(looked.findings())
