@@ -99,6 +99,10 @@ def layer(source: Source, name: str, other: Source | None) -> dict[str, Any]:
         if other is not None:
             before = other.read(name, 0, here) if values.ndim else other.read(name)
         numbers.add(values, before)
+        del values, before
+        for opened in (source, other):
+            if opened is not None:
+                opened.release()
     facts: dict[str, Any] = {"name": name.partition("/")[2], "shape": list(source.shape(name)),
                              **numbers.facts(), "empty_rows": numbers.empty_rows,
                              "rows": numbers.rows}  # fmt: skip

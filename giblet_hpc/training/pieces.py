@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import safe_open
 
+from giblet_hpc.errors import DataError
 from giblet_hpc.files import write_with
 
 TYPES = {
@@ -150,9 +151,26 @@ class Source:
     """
 
     def __init__(self, folder: Path, layout: Layout, *, prefix: str = "") -> None:
-        self._layout, self._prefix = layout, prefix
-        files = {piece[0] for entry in layout.values() for piece in entry["pieces"]}
-        self._files = {name: safe_open(folder / name, framework="pt") for name in files}
+        self._folder, self._layout, self._prefix = folder, layout, prefix
+        self._files: dict[str, Any] = {}
+        # Opened at once: a checkpoint may be pruned while it is read.
+        for name in {piece[0] for entry in layout.values() for piece in entry["pieces"]}:
+            self._open(name)
+
+    def _open(self, name: str) -> Any:
+        if name not in self._files:
+            try:
+                self._files[name] = safe_open(self._folder / name, framework="pt")
+            except FileNotFoundError as error:
+                raise DataError(
+                    f"{self._folder / name} was removed while it was read",
+                    hint="training keeps few checkpoints; give the command again",
+                ) from error
+        return self._files[name]
+
+    def release(self) -> None:
+        """Let go of the files: what was read of them no longer counts as this process's memory."""
+        self._files.clear()
 
     def names(self) -> Iterator[str]:
         """Yield the names of all tensors."""
@@ -190,11 +208,11 @@ class Source:
         return torch.cat(found, divided)
 
     def _cut(self, file: str, name: str, cut: Mapping[int, slice | None]) -> torch.Tensor:
-        opened, name = self._files[file], name.removeprefix(self._prefix)
+        opened, name = self._open(file), name.removeprefix(self._prefix)
         if not cut:
-            tensor: torch.Tensor = opened.get_tensor(name)  # type: ignore[no-untyped-call]
+            tensor: torch.Tensor = opened.get_tensor(name)
             return tensor
         ((axis, part),) = cut.items()
         index = (*[slice(None)] * axis, part)
-        found: torch.Tensor = opened.get_slice(name)[index]  # type: ignore[no-untyped-call]
+        found: torch.Tensor = opened.get_slice(name)[index]
         return found
