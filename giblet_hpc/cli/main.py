@@ -21,6 +21,9 @@ COMMANDS = {
                "Look for what would stop a run; each finding has a remedy."),
     "drill": ("manage:drill_command",
               "Cause a fault on a live run, and report how many steps it cost."),
+    "evaluate": ("evaluate:evaluate_command",
+                 "Look at what a checkpoint predicts and reconstructs: pictures, films, sounds, a "
+                 "page."),
     "export": ("manage:export_command",
                "Write a run's weights into FILE (safetensors), for other programs."),
     "health": ("inspect:health_command",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.evaluation.blocks import write_rows
 from giblet_hpc.files import write_json
-from giblet_hpc.models.shapes import Batch, Output
+from giblet_hpc.models.shapes import Batch, Output, Positions
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.splits import Block
 from giblet_hpc.training import checkpoint
@@ -103,17 +103,27 @@ class _Rows:
             output = self._predictor.predict(batch)
             yield output.bold[0].float().transpose(0, 1).cpu().numpy()
             count = float(batch.inside[:, -batch.bold.shape[1] :].sum())
-            for name, scores in _reconstruction_scores(self._predictor, output, batch).items():
+            where = self._predictor.positions(None)
+            found = reconstruction_scores(self._predictor, output, batch, where)
+            for name, scores in found.items():
                 for key, value in scores.items():
                     self._sums[name][key] += value * count
             self.trs += count
 
 
-def _reconstruction_scores(
-    predictor: Predictor, output: Output, batch: Batch
+def reconstruction_scores(
+    predictor: Predictor, output: Output, batch: Batch, positions: Positions
 ) -> dict[str, dict[str, float]]:
-    """Return each modality's figures over the TRs of a batch."""
-    positions = predictor.positions(None)
+    """Return each modality's figures over the TRs of a batch.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    output : Output
+    batch : Batch
+    positions : mapping of str to Tensor
+        Where in a TR ``output`` holds reconstructions.
+    """
     target = batch.bold.shape[1]
     figures = {}
     for name, modality in predictor.modalities.items():

@@ -104,6 +104,13 @@ class TransformersCodec:
         result: NDArray[np.int16] = codes[0, 0].to(torch.int16).cpu().numpy()
         return result
 
+    @torch.inference_mode()
+    def decode(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Return the sound, (320 columns,), of codes (codebooks, columns)."""
+        values = torch.from_numpy(codes.astype(np.int64))[None, None].to(self._device)
+        sound: NDArray[np.float32] = self.model.decode(values, [None]).audio_values.cpu().numpy()
+        return sound.ravel()
+
     def codebooks(self) -> NDArray[np.float32]:
         """Return the vectors that the codes stand for: (codebooks, 1024, 128)."""
         layers = self.model.quantizer.layers[: self.rows]
@@ -147,6 +154,13 @@ class EncodecPackage:
         codes = self.model.encode(values)[0][0]
         result: NDArray[np.int16] = codes[0].to(torch.int16).cpu().numpy()
         return result
+
+    @torch.inference_mode()
+    def decode(self, codes: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Return the sound, (320 columns,), of codes (codebooks, columns)."""
+        values = torch.from_numpy(codes.astype(np.int64))[None].to(self._device)
+        sound: NDArray[np.float32] = self.model.decode([(values, None)]).cpu().numpy()
+        return sound.ravel()
 
     def codebooks(self) -> NDArray[np.float32]:
         """Return the vectors that the codes stand for: (codebooks, 1024, 128)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.log import progress
-from giblet_hpc.media import sound
+from giblet_hpc.media import clips, sound
 from giblet_hpc.modalities.base import (
     SMALLEST_VARIANCE,
     Modality,
@@ -30,6 +31,7 @@ from giblet_hpc.modalities.base import (
     film_inputs,
     mean_and_variance,
     moments,
+    save_array,
 )
 from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
 from giblet_hpc.models.dense import JOINT, block, scaled, stack
@@ -327,6 +329,30 @@ class Audio(Modality):
             axes[0].plot(shown[number], lw=0.8, color=f"C{number}")
             axes[0].plot(predicted[number], lw=0.8, ls="--", color=f"C{number}")
         axes[0].set_title(f"{self.name} (dashed: reconstructed)", fontsize=8)
+
+    def whole_positions(self) -> torch.Tensor | None:
+        """Return all columns of codes."""
+        return torch.arange(self.shape[1]) if self.codes else None
+
+    def save(
+        self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
+    ) -> list[Path]:
+        """Write both through the codec's decoder as sound, beside the codes themselves."""
+        if not self.codes:
+            return super().save(stem, shown, predicted, tr=tr)
+        if predicted.dim() == 4:  # logits (L, n, Q, codes)
+            made = predicted.argmax(-1).transpose(1, 2)
+        else:
+            made = predicted.float().round().clamp(0, MAX_CODE).reshape(shown.shape)
+        from giblet_hpc.media.codec import make_codec
+
+        codec, paths = make_codec(self.options), []
+        for what, codes in (("shown", shown), ("reconstructed", made)):
+            numbers = codes.transpose(0, 1).flatten(1).to(torch.int16).numpy()
+            paths.append(stem.with_name(f"{stem.name}-{what}.wav"))
+            clips.write_sound(paths[-1], codec.decode(numbers), sound.SAMPLE_RATE)
+            paths.append(save_array(stem, f"{what}-codes", numbers))
+        return paths
 
     def remarks(self) -> list[str]:
         """Name a codec without training."""

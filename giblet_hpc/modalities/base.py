@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from giblet_hpc.config.features import Modality as Section
 from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests
+from giblet_hpc.files import write_with
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
@@ -302,9 +304,42 @@ class Modality(ABC):
     ) -> None:
         """Draw one TR and its reconstruction on as many axes as `panels` says."""
 
+    def whole_positions(self) -> torch.Tensor | None:
+        """Return all places in a TR, for a modality whose `positions` are some; else None."""
+        return None
+
+    def save(
+        self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
+    ) -> list[Path]:
+        """Write some TRs in a row and their reconstruction as files; return them.
+
+        By default as an array each, (trs, ...).
+
+        Parameters
+        ----------
+        stem : Path
+            Begin of the files' names.
+        shown : Tensor, shape (L, ...)
+            Stored rows.
+        predicted : Tensor, shape (L, ...)
+            As the decoder makes it, at `whole_positions`.
+        tr : float
+            Seconds.
+        """
+        del tr
+        pairs = {"shown": shown, "reconstructed": predicted.float()}
+        return [save_array(stem, what, values.numpy()) for what, values in pairs.items()]
+
     def remarks(self) -> list[str]:
         """Return sentences on method that a reader of the report needs."""
         return []
+
+
+def save_array(stem: Path, what: str, values: NDArray[Any]) -> Path:
+    """Write an array beside a sample's other files; return its path."""
+    path = stem.with_name(f"{stem.name}-{what}.npy")
+    write_with(path, lambda handle: np.save(handle, values))
+    return path
 
 
 def _noise(shape: Sequence[int]) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.log import progress
-from giblet_hpc.media import film
+from giblet_hpc.media import clips, film
 from giblet_hpc.modalities.base import (
     SPAN,
     Modality,
@@ -181,6 +182,18 @@ class Video(Modality):
             axis.imshow(frame.clamp(0, 1).numpy())
             axis.set_title(title, fontsize=8)
             axis.axis("off")
+
+    def save(
+        self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
+    ) -> list[Path]:
+        """Write both as films at the rate at which frames were kept."""
+        made = (predicted.float().clamp(0, 1) * 255).round().to(torch.uint8)
+        paths = []
+        for what, frames in (("shown", shown[:, : made.shape[1]]), ("reconstructed", made)):
+            path = stem.with_name(f"{stem.name}-{what}.mp4")
+            clips.write_film(path, frames.flatten(0, 1).numpy(), frames.shape[1] / tr)
+            paths.append(path)
+        return paths
 
 
 def _batched(frames: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:

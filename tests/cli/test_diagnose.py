@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from giblet_hpc.cli import diagnose, findings, planned
+from giblet_hpc.cli import diagnose, diagnose_network, evaluate, findings, planned
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.stages import inspect, inspect_gradients
+from giblet_hpc.stages.look import look_at
+from giblet_hpc.stages.with_checkpoint import with_checkpoint
 from tests.cli.conftest import Invoke
 from tests.conftest import Cli, sets
 
@@ -44,12 +46,25 @@ def test_a_synthetic_study_is_looked_at(
     assert "there is no fold x" in cli(
         "inspect", "gradients", "demo", "--fold", "x", check=False).stderr  # fmt: skip
     assert "squeeze" in cli("inspect", "model", "demo").stdout
+    a_checkpoint_is_looked_at(cli)
     assert " GiB measured" in cli("inspect", "memory", "demo").stdout
     assert "ok      weights:" in cli("inspect", "checkpoint", "demo").stdout
     facts = json.loads(cli("inspect", "checkpoint", "demo", "--json").stdout)
     assert any("gradient" in one for one in facts["tensors"])
     said = cli("inspect", "checkpoint", "demo", "--step", "7", check=False).stderr
     assert "there is no checkpoint of step 7; there are: " in said
+
+
+def a_checkpoint_is_looked_at(cli: Cli) -> None:
+    options = ["--num-samples", "1", "--output-dir", "out", "--device", "cpu"]
+    said = json.loads(cli("evaluate", "demo", *options, "--json").stdout)
+    folder = cli.folder / "out"
+    assert set(said["samples"][0]["r"]) == {"01", "02", "03"}
+    assert {file.suffix for file in folder.iterdir()} == {".html", ".json", ".mp4", ".npy", ".png"}
+    assert "page: " in cli("evaluate", "demo", "--on", "test").stdout
+    assert look_at.__module__ != with_checkpoint.__module__
+    assert "there is no checkpoint of step 9999" in cli(
+        "evaluate", "demo", "--checkpoint", "9999", check=False).stderr  # fmt: skip
 
 
 def test_before_preprocess_there_is_nothing_to_look_at(
@@ -60,6 +75,9 @@ def test_before_preprocess_there_is_nothing_to_look_at(
     }  # fmt: skip
     assert findings.preprocessed.__module__ != planned.study_of.__module__
     assert inspect.data_of.__module__ == "giblet_hpc.stages.inspect"
+    assert diagnose_network.inspect_model.name == "model"
+    assert invoke("evaluate", code=1).stderr.startswith("error: run movie: preprocess is not")
+    assert evaluate.PARTS[0] == "validation"
     assert inspect_gradients.gradients_of.__module__ == "giblet_hpc.stages.inspect_gradients"
     for what in ("data", "alignment", "gradients"):
         assert invoke("inspect", what, code=1).stderr.startswith(

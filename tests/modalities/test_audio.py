@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-import numpy as np
+import wave
+from pathlib import Path
 
-from giblet_hpc.modalities.audio import code_vectors
+import numpy as np
+import pytest
+import torch
+
+from giblet_hpc.config.features import UNTRAINED, AudioFeatures
+from giblet_hpc.modalities.audio import Audio, code_vectors
 
 RANDOM = np.random.default_rng(0)
 
@@ -12,3 +18,36 @@ def test_codes_stand_for_the_sum_of_their_vectors() -> None:
     codes = np.array([[[3, 5], [7, 1023]]], dtype=np.int16)
     expected = [books[0, 3] + books[1, 7], books[0, 5] + books[1, 1023]]
     np.testing.assert_allclose(code_vectors(codes, books)[0], expected)
+
+
+@pytest.mark.parametrize("logits", [True, False])
+def test_what_is_saved_is_what_was_reconstructed(tmp_path: Path, logits: bool) -> None:
+    """Codes are read back; the sound has the TRs' length."""
+    options = AudioFeatures(codec=UNTRAINED, bandwidth_kbps=3)
+    modality = Audio("audio", options).fitted((4, 112), {})
+    shown = torch.from_numpy(RANDOM.integers(0, 1024, (3, 4, 112)).astype(np.int16))
+    made = torch.from_numpy(RANDOM.integers(0, 1024, (3, 4, 112)))
+    predicted = made.float() + 0.3
+    if logits:
+        predicted = torch.nn.functional.one_hot(made.transpose(1, 2), 1024).float()
+    files = modality.save(tmp_path / "s", shown, predicted, tr=1.5)
+    assert {file.name for file in files} == {
+        "s-shown.wav", "s-shown-codes.npy", "s-reconstructed.wav", "s-reconstructed-codes.npy",
+    }  # fmt: skip
+    for what, codes in (("shown", shown), ("reconstructed", made)):
+        read = np.load(tmp_path / f"s-{what}-codes.npy")
+        np.testing.assert_array_equal(read, np.concatenate(list(codes.numpy()), axis=1))
+    with wave.open(str(tmp_path / "s-reconstructed.wav"), "rb") as sound:
+        assert sound.getnframes() == 3 * 112 * 320
+    positions = modality.whole_positions()
+    assert positions is not None
+    assert positions.tolist() == list(range(112))
+
+
+def test_mel_bands_are_saved_as_numbers(tmp_path: Path) -> None:
+    modality = Audio("audio", AudioFeatures(kind="mel", mel_bands=8)).fitted((8, 112), {})
+    rows = torch.rand(2, 8, 112)
+    files = modality.save(tmp_path / "s", rows, rows * 2, tr=1.5)
+    assert [file.suffix for file in files] == [".npy", ".npy"]
+    np.testing.assert_array_equal(np.load(files[1]), (rows * 2).numpy())
+    assert modality.whole_positions() is None
