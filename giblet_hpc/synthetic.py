@@ -25,7 +25,7 @@ from giblet_hpc.files import atomic_path, write_json
 from giblet_hpc.log import progress
 from giblet_hpc.synthetic_film import write_film
 
-REGIONS = ("video", "audio", "text", "all", "none")
+REGIONS = ("video", "audio", "text", "mixed", "none")
 TOPICS = {
     "kitchen": "stove kettle pours tea bread knife cooks plate steam cup",
     "street": "taxi pavement rain crowd traffic walks lamp bus crosses umbrella",
@@ -224,8 +224,8 @@ def _signals(
         scaled = (joined - joined.mean(axis=0)) / joined.std(axis=0)
         parts = [timing.convolve_causal(p, kernel) for p in np.split(scaled, lengths)]
         courses[name] = np.concatenate(parts)
-    courses["all"] = np.concatenate([courses[n] for n in ("video", "audio", "text")], axis=1)
-    total = len(courses["all"])
+    courses["mixed"] = np.concatenate([courses[n] for n in ("video", "audio", "text")], axis=1)
+    total = len(courses["mixed"])
     signals = np.zeros((total, len(labels)))
     for number, name in enumerate(REGIONS, start=1):
         if name == "none":

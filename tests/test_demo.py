@@ -29,6 +29,6 @@ def test_the_demo_recovers_the_planted_answer(tmp_path: Path) -> None:
     scores = tmp_path / "demo" / "runs" / "demo" / "evaluation" / "scores.json"
     (fold,) = json.loads(scores.read_text())
     rows = {row["region"]: row for row in fold["rows"]}
-    for region in ("video", "audio", "text", "all"):
+    for region in ("video", "audio", "text", "mixed"):
         assert rows[region]["share_of_best"] >= 0.9, (region, rows[region])
     assert abs(rows["none"]["model_r"]) < 0.05

@@ -1,4 +1,4 @@
-"""A look at a checkpoint, here and now: `giblet-hpc submit evaluate` scores a run."""
+"""A look at a checkpoint, here and now, and the report of a run that is scored."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import click
 from giblet_hpc.cli.common import json_option, name_argument, runs_option
 from giblet_hpc.cli.findings import preprocessed
 from giblet_hpc.cli.planned import require_torch
+from giblet_hpc.errors import JobError
+from giblet_hpc.jobs.inspect.status import choose_run
 
 PARTS = ("validation", "test", "train")
 
@@ -61,3 +63,22 @@ def evaluate_command(
         r = ", ".join(f"{subject} {value:.3f}" for subject, value in sample["r"].items())
         click.echo(f"{sample['run']}, TR {sample['tr']}: r {r}")
     click.echo(f"page: {folder / 'index.html'}")
+
+
+@click.command("report")
+@name_argument
+@runs_option
+def report_command(name: str | None, runs: Path) -> None:
+    """Write an evaluated run's report.html anew, with CITATION.md and CITATION.bib beside it.
+
+    From what its folder has: scores, figures, and what each stage says of its method.
+    """
+    paths = choose_run(runs, name)
+    try:
+        from giblet_hpc.evaluation.page import write_report
+    except ImportError as error:
+        raise JobError(
+            f"a report needs {error.name}, which this Python does not have",
+            hint="`giblet-hpc image exec -- giblet-hpc report ...`, or install giblet-hpc[run]",
+        ) from None
+    click.echo(write_report(paths, paths.load_config()))

@@ -37,6 +37,9 @@ COMMANDS = {
     "plan": ("plan:plan_command",
              "Show memory, traffic and time of each parallel mode, and which is chosen."),
     "remove": ("manage:remove_command", "Delete a run that nobody works on."),
+    "report": ("evaluate:report_command",
+               "Write an evaluated run's report.html anew, with CITATION.md and CITATION.bib "
+               "beside it."),
     "reproduce": ("manage:reproduce_command",
                   "Train and evaluate a finished run again under a new name; say whether it comes "
                   "out the same."),

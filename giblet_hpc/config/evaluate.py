@@ -31,6 +31,10 @@ class Evaluate(Section):
     """Test TRs whose reconstruction is drawn."""
     min_ceiling: Fraction = 0.1
     """Voxels with a lower noise ceiling get no normalised r."""
+    bootstrap_draws: NonNegative = 1000
+    """Draws of the bootstrap that gives scores their intervals; 0: none."""
+    bootstrap_seconds: Positive = 30.0
+    """Length of the blocks of test TRs that it draws."""
     write_scans: bool = False
     """Write each subject's predicted test TRs as NIfTI, in the units of the scans."""
     best_r: Path | None = None

@@ -44,14 +44,36 @@ def save_map(
         nibabel.save(image, temporary)
 
 
-def slices_figure(values: NDArray[np.floating], mask: NDArray[np.bool_], *, title: str) -> Any:
-    """Draw axial slices of a map, (voxels,): colour from -max to max, grey outside the mask."""
+def slices_figure(
+    values: NDArray[np.floating],
+    mask: NDArray[np.bool_],
+    affine: NDArray[np.floating],
+    *,
+    title: str,
+    label: str,
+    limit: float | None = None,
+) -> Any:
+    """Draw axial slices of a map, from bottom to top, grey outside the mask.
+
+    Parameters
+    ----------
+    values : ndarray, shape (voxels,)
+    mask : ndarray of bool, shape (x, y, z)
+    affine : ndarray, shape (4, 4)
+        Tells left from right, and heights in millimetres.
+    title : str
+    label : str
+        Of the colour bar.
+    limit : float, optional
+        Colours go from its negative to it; by default as far as the map does. Maps that are
+        compared share one.
+    """
     figure = new_figure(10, 1.9)
     volume = np.full(mask.shape, np.nan)
     volume[mask] = values
     filled = np.flatnonzero(mask.any(axis=(0, 1)))
     chosen = filled[np.linspace(0, len(filled) - 1, min(SLICES, len(filled))).astype(int)]
-    limit = float(np.nanmax(np.abs(volume))) or 1.0
+    limit = limit or float(np.nanmax(np.abs(volume))) or 1.0
     axes = figure.subplots(1, len(chosen), squeeze=False)[0]
     shown = None
     for axis, z in zip(axes, chosen, strict=True):
@@ -61,8 +83,12 @@ def slices_figure(values: NDArray[np.floating], mask: NDArray[np.bool_], *, titl
         )
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_title(f"z={z}", fontsize=7)
-    figure.colorbar(shown, ax=list(axes), fraction=0.02)
+        axis.set_title(f"z = {affine[2, 2] * z + affine[2, 3]:.0f} mm", fontsize=7)
+    # Images are drawn by index: where x grows to the right of the subject, left is on the left.
+    sides = ("L", "R") if affine[0, 0] > 0 else ("R", "L")
+    for side, place, where in zip(sides, (0.03, 0.97), ("left", "right"), strict=True):
+        axes[0].text(place, 0.03, side, transform=axes[0].transAxes, fontsize=8, ha=where)
+    figure.colorbar(shown, ax=list(axes), fraction=0.02, label=label)
     figure.suptitle(title, fontsize=9)
     return figure
 

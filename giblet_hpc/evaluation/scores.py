@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from giblet_hpc.training.statistics import rows_of
 from giblet_hpc.training.world import World
 
 Maps = dict[str, NDArray[np.float64]]
+ALL = "all voxels"
 
 
 def test_rows(blocks: Sequence[Block]) -> list[slice]:
@@ -103,13 +104,32 @@ def ceiling_map(
     return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1)
 
 
+def members_of(
+    labels: NDArray[np.int32] | None, names: Mapping[str, str], voxels: int
+) -> dict[str, NDArray[np.bool_]]:
+    """Return which voxels belong to all voxels, and to each region.
+
+    Parameters
+    ----------
+    labels : ndarray, shape (voxels,), optional
+        Region of each voxel, 0 for none.
+    names : mapping of str to str
+        Region names by label.
+    voxels : int
+    """
+    members = {ALL: np.ones(voxels, dtype=bool)}
+    if labels is not None:
+        for label in np.unique(labels[labels > 0]):
+            members[names.get(str(label), str(label))] = labels == label
+    return members
+
+
 def region_rows(
     maps: Maps,
     *,
     ceiling: NDArray[np.float64] | None,
     best: NDArray[np.float64] | None,
-    labels: NDArray[np.int32] | None,
-    names: dict[str, str],
+    members: Mapping[str, NDArray[np.bool_]],
     min_ceiling: float,
 ) -> list[dict[str, Any]]:
     """Return one row for all voxels and one for each region.
@@ -121,18 +141,11 @@ def region_rows(
     ceiling : ndarray, shape (voxels,), optional
     best : ndarray, shape (subjects or 1, voxels), optional
         The best r where the truth is known.
-    labels : ndarray, shape (voxels,), optional
-        Region of each voxel, 0 for none.
-    names : dict of str to str
-        Region names by label.
+    members : mapping of str to ndarray of bool, shape (voxels,)
+        From :func:`members_of`.
     min_ceiling : float
         Voxels with a lower ceiling get no normalised r.
     """
-    voxels = maps["model_r"].shape[1]
-    members = {"all voxels": np.ones(voxels, dtype=bool)}
-    if labels is not None:
-        for label in np.unique(labels[labels > 0]):
-            members[names.get(str(label), str(label))] = labels == label
     rows = []
     for name, chosen in members.items():
         row: dict[str, Any] = {"region": name, "voxels": int(chosen.sum())}

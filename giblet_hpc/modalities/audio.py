@@ -355,10 +355,13 @@ class Audio(Modality):
         return paths
 
     def remarks(self) -> list[str]:
-        """Name a codec without training."""
-        if self.codes and self.options.codec == UNTRAINED:
-            return ["The audio codes come from a fixed-seed codec without training."]
-        return []
+        """Say what stands for the sound."""
+        if not self.codes:
+            return [f"Sound: {self.options.mel_bands} log-mel bands."]
+        if self.options.codec == UNTRAINED:
+            return ["Sound: codes of a fixed-seed codec without training."]
+        return [f"Sound: EnCodec codes [@defossez2022] at {self.options.bandwidth_kbps:g} kbps "
+                f"({self.options.codec})."]  # fmt: skip
 
 
 def code_counts(rows: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -186,10 +186,11 @@ class Text(Modality):
         draw_vectors(axes[0], shown, predicted, title=f"{self.name} features")
 
     def remarks(self) -> list[str]:
-        """Say where LSA is fitted."""
+        """Say what stands for the words, and where it is fitted."""
         if self.counted:
-            return ["Text features: TF-IDF and SVD, fitted on the training TRs of each fold."]
-        return []
+            return [f"Words: TF-IDF and an SVD to {self.options.dimensions} dimensions, fitted on "
+                    "the training TRs of each fold."]  # fmt: skip
+        return [f"Words: annotated segments, embedded by {self.options.encoder}."]
 
 
 def packed(parts: Iterable[NDArray[np.float32]]) -> csr_array:

@@ -183,6 +183,12 @@ class Video(Modality):
             axis.set_title(title, fontsize=8)
             axis.axis("off")
 
+    def remarks(self) -> list[str]:
+        """Say what stands for the picture."""
+        skip = self.options.frame_skip
+        which = "every frame" if skip == 1 else f"one frame in {skip}"
+        return [f"Picture: {which}, {self.options.width} x {self.options.height} pixels."]
+
     def save(
         self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
     ) -> list[Path]:

@@ -169,6 +169,14 @@ class RunPaths:
         """The scores of all folds."""
         return self.evaluation / "scores.json"
 
+    def figures(self, fold: str = "") -> Path:
+        """Folder of a fold's pictures, which the report shows."""
+        return self.evaluation / fold / "figures"
+
+    def methods(self, stage: Stage) -> Path:
+        """What a stage says of itself in a methods section."""
+        return self.root / "methods" / f"{stage}.json"
+
     @property
     def report(self) -> Path:
         """The self-contained HTML report."""

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from giblet_hpc.config.io import fingerprint
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError
+from giblet_hpc.evaluation import bootstrap, figures, methods, page, samples, scores
 from giblet_hpc.evaluation import maps as drawing
-from giblet_hpc.evaluation import report, samples, scores
 from giblet_hpc.evaluation.baselines import delays_of, write_ridge
 from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
 from giblet_hpc.files import read_json, write_json, write_with
-from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
@@ -122,8 +121,22 @@ def _make_scores(
     arrays = scores.score_maps(study, fold.test, predictions, world)
     group = config.bold.mode == "cross_subject"
     ceiling = scores.ceiling_map(everyone, fold.test, world, group_mean=group)
+    members = scores.members_of(*_labels(config), study.voxels)
+    draws = bootstrap.draw_scores(
+        study, fold.test, predictions, np.stack(list(members.values())),
+        length=max(1, round(config.evaluate.bootstrap_seconds / config.study.tr)),
+        count=config.evaluate.bootstrap_draws, world=world,
+    )  # fmt: skip
     if world.is_main:
-        _write_scores(config, folder, fold, study, (arrays, ceiling), manifest)
+        rows = scores.region_rows(
+            arrays, ceiling=ceiling, best=_best_r(config, study), members=members,
+            min_ceiling=config.evaluate.min_ceiling,
+        )  # fmt: skip
+        subjects = bootstrap.subject_rows(draws, study.subjects) if draws else []
+        if draws is not None:
+            bootstrap.add_intervals(rows, draws)
+        saved = {**arrays, **({} if ceiling is None else {"ceiling": ceiling})}
+        _write_scores(folder, fold, study, saved, rows=(rows, subjects), manifest=manifest)
 
 
 def _predictions(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -148,45 +161,41 @@ def _score(paths: RunPaths, predictor: Predictor, fold: Fold, study: StudyArrays
         for key, label in modality.labels.items()
         if key in figures[name]
     ]
-    places = samples.sample_trs(fold.test, config.evaluate.samples)
-    drawn = [samples.sample_figure(predictor, study, p, predictions["model"]) for p in places]
-    pictures = [drawing.slices_figure(arrays["model_r"].mean(0), study.mask, title="model r")]
-    if "ceiling" in arrays:
-        pictures.append(drawing.slices_figure(arrays["ceiling"], study.mask, title="noise ceiling"))
-    return {
-        **rows,
-        "reconstruction": reconstruction,
-        "training": report.training_figure(paths.metrics(fold.name)),
-        "histogram": report.histogram_figure(arrays["model_r"], arrays["ridge_r"]),
-        "maps": [drawing.as_data_uri(picture) for picture in pictures],
-        "samples": [drawing.as_data_uri(figure) for figure in drawn],
-        "health": report.health_of(paths.metrics(fold.name), config),
-        "profiles": [
-            f"{file.parent.name}/{file.name}"
-            for file in sorted(paths.profile(fold.name).glob("steps-*"))
-        ],
-    }
+    _draw(paths, predictor, fold, study, arrays, rows["subjects"])
+    return {**rows, "reconstruction": reconstruction}
+
+
+def _draw(
+    paths: RunPaths,
+    predictor: Predictor,
+    fold: Fold,
+    study: StudyArrays,
+    arrays: dict[str, NDArray[np.float64]],
+    subjects: list[dict[str, Any]],
+) -> None:
+    """Write a fold's pictures."""
+    folder, predictions = paths.figures(fold.name), _predictions(paths.evaluation / fold.name)
+    figures.save_figure(folder, "training", figures.training_figure(paths.metrics(fold.name)))
+    histogram = figures.histogram_figure(arrays["model_r"], arrays["ridge_r"])
+    figures.save_figure(folder, "histogram", histogram)
+    if subjects:
+        figures.save_figure(folder, "subjects", figures.subjects_figure(subjects))
+    figures.save_maps(folder, arrays, study.mask, study.affine)
+    for place in samples.sample_trs(fold.test, predictor.config.evaluate.samples):
+        drawn = samples.sample_figure(predictor, study, place, predictions["model"])
+        figures.save_figure(folder, f"sample-{place[0].run}-TR-{place[1]:04d}", drawn)
 
 
 def _write_scores(
-    config: RunConfig,
     folder: Path,
     fold: Fold,
     study: StudyArrays,
-    found: tuple[scores.Maps, NDArray[np.float64] | None],
+    saved: dict[str, NDArray[np.float64]],
+    *,
+    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]],
     manifest: dict[str, Any],
 ) -> None:
-    arrays, ceiling = found
-    labels, names = _labels(config)
-    rows = scores.region_rows(
-        arrays,
-        ceiling=ceiling,
-        best=_best_r(config, study),
-        labels=labels,
-        names=names,
-        min_ceiling=config.evaluate.min_ceiling,
-    )
-    saved = {**arrays, **({} if ceiling is None else {"ceiling": ceiling})}
+    """Write a fold's maps and tables, of regions and of subjects."""
     write_with(folder / "maps.npz", lambda handle: np.savez(handle, **saved))  # type: ignore[arg-type]
     for name, values in saved.items():
         mean = values if values.ndim == 1 else values.mean(axis=0)
@@ -198,10 +207,11 @@ def _write_scores(
         {
             "title": f"trained on {trained}, tested on {tested}",
             "fold": fold.name,
-            "verdict": _verdict(rows[0]),
+            "verdict": _verdict(rows[0][0]),
             "test_trs": sum(block.trs for block in fold.test),
             "step": manifest["step"],
-            "rows": rows,
+            "rows": rows[0],
+            "subjects": rows[1],
         },
     )
 
@@ -254,46 +264,34 @@ def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None
 
 def _verdict(row: dict[str, Any]) -> str:
     """Say in a sentence how the network stands against the linear baseline."""
-    model, ridge = row["model_r"], row["ridge_r"]
-    if model >= ridge:
-        return f"The network (mean r {model:.3f}) is at or above ridge ({ridge:.3f})."
-    return (
-        f"Ridge (mean r {ridge:.3f}) is better than the network ({model:.3f}): for prediction "
-        "alone, the linear model is the one to use."
-    )
+    model, ridge = _with_interval(row, "model_r"), _with_interval(row, "ridge_r")
+    said = row.get("verdict", "")
+    if said == "better":
+        return f"The network (mean r {model}) is better than ridge ({ridge})."
+    if said == "worse":
+        return (
+            f"Ridge (mean r {ridge}) is better than the network ({model}): for prediction alone, "
+            "the linear model is the one to use."
+        )
+    if said:
+        low, high = row["difference_interval"]
+        return (
+            f"The network (mean r {model}) and ridge ({ridge}) cannot be told apart: their "
+            f"difference is {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]."
+        )
+    return f"Mean r of the network {model}, of ridge {ridge}: too few test TRs to tell them apart."
+
+
+def _with_interval(row: dict[str, Any], key: str) -> str:
+    ends = row.get(f"{key}_interval")
+    return f"{row[key]:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def _write_results(config: RunConfig, paths: RunPaths, folds: list[dict[str, Any]]) -> None:
-    keep = ("title", "fold", "verdict", "test_trs", "step", "rows", "reconstruction")
-    write_json(paths.scores, [{key: fold[key] for key in keep} for fold in folds])
-    report.write_report(
-        paths.report, name=paths.name, config=config, folds=folds, notes=_notes(config)
+    write_json(paths.scores, folds)
+    methods.save(
+        paths,
+        "evaluate",
+        methods.of_evaluation(config, delays=delays_of(config.evaluate.ridge, config.study.tr)),
     )
-    logger.info("report: %s", paths.report)
-
-
-def _notes(config: RunConfig) -> list[str]:
-    delays = delays_of(config.evaluate.ridge, config.study.tr)
-    notes = [
-        "Scans were z-scored (and filtered, where asked) per voxel over each whole run, test TRs "
-        "included: the field's convention, which uses the mean and deviation of test scans.",
-        "Correlations are over time, after removing each run's mean, on all test TRs at once.",
-        f"The split leaves {config.split.purge_trs} TRs between parts of a run; the network's "
-        f"memory is {config.memory_trs} TRs.",
-        f"Ridge: lags of {min(delays)} to {max(delays)} TRs, at most "
-        f"{config.evaluate.ridge.components} principal components a modality fitted on the "
-        "training TRs, penalty chosen for each voxel by cross-validation over purged contiguous "
-        "blocks of training and validation TRs.",
-        "The noise ceiling comes from the correlation between subjects on the test TRs; it sees "
-        "only what subjects share, and individual scores may exceed it.",
-    ]
-    if config.bold.mode == "cross_subject":
-        notes.append("The mean over subjects was predicted; r and ceiling are of that mean.")
-    if config.bold.shifted_trs:
-        notes.append(
-            f"The files were shifted by {config.bold.shifted_trs} TRs; that was undone before "
-            "modelling."
-        )
-    for modality in modalities_of(config.features).values():
-        notes += modality.remarks()
-    return notes
+    logger.info("report: %s", page.write_report(paths, config))

@@ -9,6 +9,7 @@ from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests
+from giblet_hpc.evaluation import methods
 from giblet_hpc.files import write_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
@@ -148,4 +149,8 @@ class Preprocess:
         if before and before != paths.data_digest() and (aside := paths.set_aside()):
             logger.warning("the data have changed; results of the old ones are now in %s", aside)
         lengths = dict(self._survey.lengths)
+        methods.save(paths, "preprocess", methods.of_preprocess(
+            self._config, self.modalities, subjects=len(self._survey.subjects), lengths=lengths,
+            voxels=int(self._mask.sum()),
+        ))  # fmt: skip
         logger.info("store %s: %d voxels, %s", self._store.path, self._mask.sum(), lengths)

@@ -13,15 +13,17 @@ import torch
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis.lag_check import require_possible_lags
 from giblet_hpc.errors import DataError
+from giblet_hpc.evaluation import methods
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
-from giblet_hpc.plans.study_size import stored_bytes
+from giblet_hpc.plans import study_size
 from giblet_hpc.runs import beacon
 from giblet_hpc.runs.environment import LOCAL
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.loop import Trainer
+from giblet_hpc.training.network_size import meta_model
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.parallel import strategy_of, with_settled_mode
 from giblet_hpc.training.span import with_span
@@ -82,9 +84,13 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     stop = StopRequest(paths)
     inputs = read_json(paths.inputs)
     config = with_settled_mode(config, paths, inputs, world)
-    memory = memory_for(world, stored_bytes(config, inputs), config.train.place)
+    memory = memory_for(world, study_size.stored_bytes(config, inputs), config.train.place)
     study = load_study(config, inputs, memory=memory)
     _require_possible_lags(config, paths, study, world)
+    if world.is_main:
+        model = meta_model(config, study_size.of_store(config, inputs))
+        size = sum(parameter.numel() for parameter in model.parameters())
+        methods.save(paths, "train", methods.of_training(config, parameters=size))
     for fold in load_folds(paths.split):
         statistics = statistics_of(config, paths, fold, study=study, world=world)
         trainer = Trainer(

@@ -35,9 +35,16 @@ def test_volumes_keep_their_order_and_their_tr(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_a_png_of_slices_that_hold_voxels() -> None:
-    figure = maps.slices_figure(np.array([-2.0, 0.0, 1.0, 0.5]), MASK, title="r")
+    values = np.array([-2.0, 0.0, 1.0, 0.5])
+    figure = maps.slices_figure(values, MASK, AFFINE, title="r", label="r")
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    assert titles == ["z=2", "z=3"]
+    assert titles == ["z = 8 mm", "z = 12 mm"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["L", "R"]
+    turned = maps.slices_figure(
+        values, MASK, np.diag([-3.0, 3.0, 4.0, 1.0]), title="r", label="r", limit=0.5
+    )
+    assert [text.get_text() for text in turned.axes[0].texts] == ["R", "L"]
+    assert turned.axes[0].get_images()[0].norm.vmax == 0.5
     shown = figure.axes[0].get_images()[0]
     assert (shown.norm.vmin, shown.norm.vmax) == (-2.0, 2.0), "as far to both sides"
     uri = maps.as_data_uri(figure)

@@ -10,7 +10,7 @@ from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.evaluation import metrics
 from giblet_hpc.evaluation.baselines import delays_of, fit_ridge, purged_blocks
 from giblet_hpc.evaluation.ceiling import noise_ceiling, pairwise_correlation
-from giblet_hpc.evaluation.scores import region_rows
+from giblet_hpc.evaluation.scores import members_of, region_rows
 
 RANDOM = np.random.default_rng(1)
 WHOLE = [slice(0, 60)]
@@ -124,8 +124,7 @@ def test_region_rows() -> None:
         maps,
         ceiling=np.array([0.5, 0.6, 0.05, 0.0]),
         best=np.array([[0.5, 0.6, 0.0, 0.0]]),
-        labels=np.array([1, 1, 2, 0], np.int32),
-        names={"1": "left"},
+        members=members_of(np.array([1, 1, 2, 0], np.int32), {"1": "left"}, 4),
         min_ceiling=0.1,
     )
     assert [row["region"] for row in rows] == ["all voxels", "left", "2"]

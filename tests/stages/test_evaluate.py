@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from giblet_hpc.config import io
+from giblet_hpc.evaluation import bootstrap
 from giblet_hpc.files import write_json
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
@@ -15,10 +16,25 @@ from giblet_hpc.stages import evaluate
 
 @pytest.mark.parametrize(
     ("model", "ridge", "said"),
-    [(0.2, 0.1, "is at or above ridge"), (0.1, 0.2, "Ridge (mean r 0.200) is better")],
+    [
+        (0.2, 0.1, "The network (mean r 0.200 [0.100, 0.300]) is better than ridge (0.100 ["),
+        (0.1, 0.2, "Ridge (mean r 0.200 [0.100, 0.300]) is better than the network"),
+        (0.2, 0.19, "cannot be told apart: their difference is +0.010 [-0.040, +0.060]"),
+    ],
 )
 def test_the_verdict_names_the_better_one(model: float, ridge: float, said: str) -> None:
-    assert said in evaluate._verdict({"model_r": model, "ridge_r": ridge})
+    difference = [model - ridge - 0.05, model - ridge + 0.05]
+    row = {
+        "model_r": model, "model_r_interval": [model - 0.1, model + 0.1],
+        "ridge_r": ridge, "ridge_r_interval": [ridge - 0.1, ridge + 0.1],
+        "difference": model - ridge, "difference_interval": difference,
+        "verdict": bootstrap.verdict(difference),
+    }  # fmt: skip
+    assert said in evaluate._verdict(row)
+
+
+def test_without_intervals_there_is_no_verdict() -> None:
+    assert "too few test TRs" in evaluate._verdict({"model_r": 0.2, "ridge_r": 0.1})
 
 
 def test_products_of_another_checkpoint_or_config_are_discarded(

@@ -53,6 +53,10 @@ def fork(base: RunPaths, name: str, config: RunConfig) -> RunPaths:
     if not known and shares_preprocess(base, config):
         for source, target in ((base.split, new.split), (base.inputs, new.inputs)):
             shutil.copy2(source, target)
+        said = base.methods("preprocess")
+        if said.is_file():
+            new.methods("preprocess").parent.mkdir(exist_ok=True)
+            shutil.copy2(said, new.methods("preprocess"))
         new.update_state("preprocess", status="complete", shared_with=base.name)
     return new
 

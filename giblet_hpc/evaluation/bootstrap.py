@@ -1,0 +1,200 @@
+"""Intervals of scores: a bootstrap over blocks of test TRs and over subjects.
+
+Neighbouring TRs are not independent: blocks of some tens of seconds are drawn with replacement, and
+r is computed again from the sums over the blocks drawn. The same draws serve the network and ridge,
+so that their difference has an interval of its own (paired). Cf. Künsch 1989, Annals of Statistics
+17:1217; for two levels, Davison & Hinkley 1997, chapter 3.8.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from giblet_hpc.evaluation.blocks import voxel_blocks, voxel_share
+from giblet_hpc.evaluation.metrics import demeaned
+from giblet_hpc.splits import Block
+from giblet_hpc.training.feed import StudyArrays
+from giblet_hpc.training.statistics import rows_of
+from giblet_hpc.training.world import World
+
+FEWEST_BLOCKS = 8
+"""Blocks of TRs below which an interval would say nothing."""
+LEVEL = (2.5, 97.5)
+LARGEST_R = 0.999999
+DIGITS = 5
+"""Of an interval's ends: what the number of ranks may change lies beyond."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Scores of each draw.
+
+    Parameters
+    ----------
+    z : mapping of str to ndarray, shape (subjects, draws, regions)
+        Of each predictor, the mean over a region's voxels of Fisher z; the first draw is the data
+        themselves.
+    subjects : ndarray, shape (draws, subjects)
+        How often each subject is drawn.
+    """
+
+    z: Mapping[str, NDArray[np.float64]]
+    subjects: NDArray[np.float64]
+
+    def over_all(self, predictor: str) -> NDArray[np.float64]:
+        """Return the mean r of each draw, subjects drawn too, (draws, regions)."""
+        weights = self.subjects / self.subjects.sum(1, keepdims=True)
+        mean: NDArray[np.float64] = np.einsum("ds,sdr->dr", weights, self.z[predictor])
+        return np.tanh(mean)
+
+    def of_subject(self, predictor: str, subject: int) -> NDArray[np.float64]:
+        """Return a subject's mean r of each draw, (draws, regions)."""
+        return np.tanh(self.z[predictor][subject])
+
+
+def tr_blocks(runs: Sequence[slice], length: int) -> list[slice]:
+    """Return rows of blocks of about ``length`` TRs, none over the end of a run."""
+    found = []
+    for rows in runs:
+        count = max(1, round((rows.stop - rows.start) / length))
+        edges = np.linspace(rows.start, rows.stop, count + 1).round().astype(int)
+        found += [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    return found
+
+
+def draw_scores(
+    study: StudyArrays,
+    blocks: Sequence[Block],
+    predictions: Mapping[str, NDArray[np.float32]],
+    members: NDArray[np.bool_],
+    *,
+    length: int,
+    count: int,
+    world: World,
+) -> Draws | None:
+    """Compute scores of each draw; ranks share the voxels.
+
+    Parameters
+    ----------
+    study : StudyArrays
+    blocks : sequence of Block
+        Test TRs.
+    predictions : mapping of str to ndarray, shape (subjects or 1, trs, voxels)
+    members : ndarray of bool, shape (regions, voxels)
+    length : int
+        TRs of a block that is drawn.
+    count : int
+        Draws; 0 for none.
+    world : World
+
+    Returns
+    -------
+    Draws or None
+        None where none are asked for, or there are too few blocks.
+    """
+    edges = np.cumsum([0, *(block.trs for block in blocks)])
+    runs = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    parts = tr_blocks(runs, length)
+    subjects, regions = len(study.subjects), len(members)
+    if not count or len(parts) < FEWEST_BLOCKS:
+        return None
+    random = np.random.default_rng(0)
+    drawn = _times(random, len(parts), count)
+    z = {name: np.zeros((subjects, count + 1, regions)) for name in predictions}
+    for subject in range(subjects):
+        valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
+        for chosen in voxel_blocks(voxel_share(study.voxels, world)):
+            rows = [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
+            measured = demeaned(rows_of(rows), valid, runs)
+            inside = members[:, chosen].T.astype(np.float32)
+            for name, predicted in predictions.items():
+                made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
+                found = _fisher(demeaned(made, valid, runs), measured, parts, drawn)
+                z[name][subject] += found @ inside
+    sizes = np.maximum(1, members.sum(1))
+    means = {name: _over_ranks(values, world) / sizes for name, values in z.items()}
+    return Draws(means, _times(random, subjects, count).astype(np.float64))
+
+
+def _times(random: np.random.Generator, items: int, count: int) -> NDArray[np.float32]:
+    """Return how often each item is drawn, (1 + count, items); at first each once."""
+    drawn = random.multinomial(items, np.full(items, 1 / items), size=count)
+    return np.concatenate([np.ones((1, items)), drawn]).astype(np.float32)
+
+
+def _fisher(
+    made: NDArray[np.float64],
+    measured: NDArray[np.float64],
+    parts: Sequence[slice],
+    drawn: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Return Fisher z of each draw and voxel, (draws, voxels), from sums over the blocks."""
+    starts = [part.start for part in parts]
+
+    def sums(values: NDArray[np.float64]) -> NDArray[np.float32]:
+        added = np.add.reduceat(values, starts, axis=0).astype(np.float32)
+        return np.asarray(drawn @ added)
+
+    spread = np.sqrt(sums(made * made) * sums(measured * measured))
+    r = np.divide(sums(made * measured), spread, out=np.zeros_like(spread), where=spread > 1e-9)
+    return np.arctanh(np.clip(r, -LARGEST_R, LARGEST_R), out=r)
+
+
+def _over_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = world.sum(torch.from_numpy(values).to(world.device)).cpu().numpy()
+    return total
+
+
+def interval(values: NDArray[np.float64]) -> list[float]:
+    """Return the ends of the 95 % percentile interval of draws, without the data themselves."""
+    low, high = np.percentile(values[1:], LEVEL)
+    return [round(float(low), DIGITS), round(float(high), DIGITS)]
+
+
+def add_intervals(rows: Sequence[dict[str, Any]], draws: Draws) -> None:
+    """Add to each region's row the intervals of both predictors and of their difference."""
+    model, ridge = draws.over_all("model"), draws.over_all("ridge")
+    for number, row in enumerate(rows):
+        difference = model[:, number] - ridge[:, number]
+        row["model_r_interval"] = interval(model[:, number])
+        row["ridge_r_interval"] = interval(ridge[:, number])
+        row["difference"] = round(float(difference[0]), DIGITS)
+        row["difference_interval"] = interval(difference)
+        row["verdict"] = verdict(row["difference_interval"])
+
+
+def subject_rows(draws: Draws, subjects: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each subject's scores over all voxels, with intervals over blocks of TRs."""
+    rows = []
+    for number, name in enumerate(subjects):
+        model = draws.of_subject("model", number)[:, 0]
+        ridge = draws.of_subject("ridge", number)[:, 0]
+        rows.append({
+            "subject": name,
+            "model_r": float(model[0]), "model_r_interval": interval(model),
+            "ridge_r": float(ridge[0]), "ridge_r_interval": interval(ridge),
+            "difference": round(float(model[0] - ridge[0]), DIGITS),
+            "difference_interval": interval(model - ridge),
+        })  # fmt: skip
+    return rows
+
+
+def verdict(difference: Sequence[float]) -> str:
+    """Say how the network stands against ridge, from the interval of their difference.
+
+    Examples
+    --------
+    >>> verdict([0.01, 0.05]), verdict([-0.05, -0.01]), verdict([-0.01, 0.05])
+    ('better', 'worse', 'undecided')
+    """
+    low, high = difference
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "undecided"

@@ -1,0 +1,132 @@
+"""What each stage says of itself in a methods section, with the works it cites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from giblet_hpc import __version__
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.files import read_json, write_json
+from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
+
+
+class Remarks(Protocol):
+    """A modality, as far as it is asked here."""
+
+    def remarks(self) -> list[str]:
+        """Return what it says of itself."""
+
+
+def save(paths: RunPaths, stage: Stage, sentences: Sequence[str]) -> None:
+    """Keep what a stage says."""
+    write_json(paths.methods(stage), list(sentences))
+
+
+def read(paths: RunPaths) -> list[str]:
+    """Return what all stages have said, in their order."""
+    found: list[str] = []
+    for stage in STAGES:
+        file = paths.methods(stage)
+        found += read_json(file) if file.is_file() else []
+    return found
+
+
+def of_preprocess(
+    config: RunConfig,
+    modalities: Mapping[str, Remarks],
+    *,
+    subjects: int,
+    lengths: Mapping[str, int],
+    voxels: int,
+) -> list[str]:
+    """Return what preprocess did to scans and stimulus.
+
+    Parameters
+    ----------
+    config : RunConfig
+    modalities : mapping of str to Remarks
+    subjects, voxels : int
+    lengths : mapping of str to int
+        TRs of each run.
+    """
+    bold = config.bold
+    runs = ", ".join(f"{name} ({trs} TRs)" for name, trs in lengths.items())
+    mask = (
+        f"whose temporal SD exceeded the {bold.vote_percentile:g}th percentile in at least "
+        f"{100 * bold.vote_threshold:g} % of subjects"
+        if bold.mask == "vote"
+        else "of a given mask"
+    )
+    done = [
+        *(["linearly detrended"] if bold.detrend else []),
+        *([f"high-pass filtered at {bold.high_pass:g} Hz"] if bold.high_pass else []),
+        *([f"cleaned of {len(bold.confound_columns)} confounds"] if bold.confounds else []),
+        "z-scored per voxel over each whole run",
+    ]
+    said = [
+        f"Analyses used giblet-hpc {__version__}.",
+        f"Scans of {subjects} subjects (TR {config.study.tr:g} s; runs {runs}) were restricted to "
+        f"{voxels:,} voxels {mask}, and {', '.join(done)}.",
+    ]
+    if bold.shifted_trs:
+        said.append(f"The files were shifted by {bold.shifted_trs} TRs; that was undone before "
+                    "modelling.")  # fmt: skip
+    for modality in modalities.values():
+        said += modality.remarks()
+    return said
+
+
+def of_training(config: RunConfig, *, parameters: int) -> list[str]:
+    """Return how the network was trained.
+
+    Parameters
+    ----------
+    config : RunConfig
+    parameters : int
+        Of the network.
+    """
+    train, model = config.train, config.model
+    target = (
+        "the mean over subjects" if config.bold.mode == "cross_subject" else "each subject's scans"
+    )
+    return [
+        f"A {model.kind} network of {parameters:,} parameters with a bottleneck of "
+        f"{model.bottleneck} units predicted {target} and reconstructed the stimulus; it saw "
+        f"{config.memory_trs} TRs before each predicted one.",
+        f"It was trained with PyTorch [@paszke2019] and AdamW [@loshchilov2019] (peak rate "
+        f"{train.lr:g}, weight decay {train.weight_decay:g}, {train.warmup_epochs:g} epochs of "
+        f"warm-up, {train.epochs} epochs, steps of {train.batch_windows} windows of "
+        f"{train.window_trs} TRs, seed {train.seed}); the checkpoint with the least error on "
+        "validation TRs was evaluated.",
+    ]
+
+
+def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
+    """Return how the scores were made.
+
+    Parameters
+    ----------
+    config : RunConfig
+    delays : sequence of int
+        TRs, of ridge.
+    """
+    options = config.evaluate
+    said = [
+        f"The split left {config.split.purge_trs} TRs between parts of a run. Scores are Pearson "
+        "correlations over time on all test TRs at once, after removing each run's mean, averaged "
+        "over voxels and subjects as Fisher z.",
+        f"The linear baseline is ridge regression [@dupre2022] on lags of {min(delays)} to "
+        f"{max(delays)} TRs of at most {options.ridge.components} principal components a modality, "
+        "its penalty chosen for each voxel by cross-validation over purged contiguous blocks of "
+        "training and validation TRs.",
+        "The noise ceiling comes from the correlation between subjects on the test TRs "
+        "[@nastase2019] [@schoppe2016].",
+    ]
+    if options.bootstrap_draws:
+        said.append(
+            f"Intervals (95 %) come from {options.bootstrap_draws:,} draws of blocks of "
+            f"{options.bootstrap_seconds:g} s of test TRs [@kunsch1989] and of subjects; that of "
+            "the difference between network and ridge from the same draws."
+        )
+    return said

@@ -1,0 +1,180 @@
+"""The report: one HTML file that needs no other, from what an evaluated run has in its folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from giblet_hpc import __version__
+from giblet_hpc.config.io import dump
+from giblet_hpc.config.run import RunConfig
+from giblet_hpc.errors import ConfigError
+from giblet_hpc.evaluation import citations, methods
+from giblet_hpc.files import read_json, write_text
+from giblet_hpc.findings import Finding, worst
+from giblet_hpc.health import Health
+from giblet_hpc.runs.paths import RunPaths
+
+COLUMNS = (
+    ("voxels", "voxels", "d"),
+    ("model_r", "network r", ".3f"),
+    ("ridge_r", "ridge r", ".3f"),
+    ("difference", "difference", "+.3f"),
+    ("verdict", "network is", "s"),
+    ("model_r2", "network R²", ".3f"),
+    ("ridge_r2", "ridge R²", ".3f"),
+    ("ceiling", "ceiling", ".3f"),
+    ("normalised_r", "r / ceiling", ".2f"),
+    ("best_r", "best r", ".3f"),
+    ("share_of_best", "r / best r", ".2f"),
+)
+ALT = {
+    "training": "Three panels over steps: components of the training loss; error of the scans and "
+    "mean r on validation TRs; each component's share of the gradient at the bottleneck",
+    "histogram": "Histogram of r over voxels and subjects, of the network and of ridge",
+    "subjects": "Mean r over voxels of each subject with its 95 % interval, of the network and of "
+    "ridge",
+    "map-1-network": "Axial slices from bottom to top: mean r of the network in each voxel",
+    "map-2-ridge": "Axial slices from bottom to top: mean r of ridge, in the network's colours",
+    "map-3-difference": "Axial slices from bottom to top: r of the network minus r of ridge",
+    "map-4-ceiling": "Axial slices from bottom to top: noise ceiling of each voxel",
+}
+SAMPLE = (
+    "A test TR ({0}): each modality as it was shown and as it is reconstructed, and one subject's "
+    "scan against the prediction"
+)
+AT_CHANCE = 0.99
+"""Error beside that of the training mean, from which nothing is reconstructed."""
+WORDS = {"ok": "healthy", "warn": "healthy, with remarks", "fail": "this could not succeed",
+         "skipped": "too early to say"}  # fmt: skip
+
+
+def table_cells(rows: Sequence[Mapping[str, Any]], first: str) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the formatted cells of a table, its first column's name given."""
+    used = [column for column in COLUMNS if column[0] in rows[0]]
+    body = [[str(row[first]), *(_cell(row, key, form) for key, _, form in used)] for row in rows]
+    return [first, *(title for _, title, _ in used)], body
+
+
+def _cell(row: Mapping[str, Any], key: str, form: str) -> str:
+    if row[key] is None:
+        return ""
+    text = format(row[key], form)
+    if ends := row.get(f"{key}_interval"):
+        text += f" [{ends[0]:{form}}, {ends[1]:{form}}]"
+    return text
+
+
+def figures_of(folder: Path) -> list[dict[str, str]]:
+    """Return the pictures of a folder, by name: ``name``, ``alt`` and a data URI."""
+    found = []
+    for file in sorted(folder.glob("*.png")):
+        name = file.stem
+        text = ALT.get(name) or SAMPLE.format(name.partition("-")[2].replace("-", " "))
+        data = base64.b64encode(file.read_bytes()).decode()
+        found.append({"name": name, "alt": text, "uri": f"data:image/png;base64,{data}"})
+    return found
+
+
+def health_of(metrics: Path, config: RunConfig) -> list[Finding]:
+    """Return what speaks for and against a training, from its figures."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = max((row["step"] for row in rows), default=0)
+    found = Health(config, rows, total_steps=steps).findings()
+    return [one for one in found if one.level != "skipped"]
+
+
+def remarks_of(fold: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the figures would ask about."""
+    said = []
+    for label, value in fold["reconstruction"]:
+        name, _, what = label.partition(": ")
+        if what.startswith("error") and value >= AT_CHANCE:
+            said.append(f"{name}: the reconstruction is no better than the training mean, whatever "
+                        "is predicted of the brain.")  # fmt: skip
+    if "difference" not in fold["rows"][0]:
+        said.append("Too few test TRs for intervals: differences may be chance.")
+    return said
+
+
+def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[str, Any]:
+    headings, cells = table_cells(fold["rows"], "region")
+    shown = figures_of(paths.figures(fold["fold"]))
+    metrics = paths.metrics(fold["fold"])
+    found = health_of(metrics, config) if metrics.is_file() else []
+    subjects = table_cells(fold["subjects"], "subject") if fold.get("subjects") else None
+    profiles = sorted(paths.profile(fold["fold"]).glob("steps-*"))
+    return {
+        **fold,
+        "anchor": f"fold-{fold['fold'] or 'all'}",
+        "headings": headings, "cells": cells, "subject_table": subjects,
+        "health": found, "health_word": WORDS[worst(found)] if found else "",
+        "remarks": remarks_of(fold),
+        "scores": [one for one in shown if one["name"] in ("subjects", "histogram")],
+        "maps": [one for one in shown if one["name"].startswith("map-")],
+        "training": [one for one in shown if one["name"] == "training"],
+        "samples": [one for one in shown if one["name"].startswith("sample-")],
+        "profiles": [f"{file.parent.name}/{file.name}" for file in profiles],
+    }  # fmt: skip
+
+
+def _origin(paths: RunPaths) -> str:
+    """Say which code made the results, from the run's record."""
+    record = read_json(paths.provenance) if paths.provenance.is_file() else {}
+    last = (record.get("attempts") or [{}])[-1]
+    code = last.get("code", {})
+    commit = f", commit {code['commit'][:12]}" if code.get("commit") else ""
+    changed = " with local changes" if code.get("diff_sha256") else ""
+    return f"giblet-hpc {code.get('version', __version__)}{commit}{changed}"
+
+
+def write_report(paths: RunPaths, config: RunConfig) -> Path:
+    """Write the page, and beside it CITATION.md and CITATION.bib; return the page.
+
+    Parameters
+    ----------
+    paths : RunPaths
+        Of an evaluated run.
+    config : RunConfig
+
+    Raises
+    ------
+    ConfigError
+        When it has no scores.
+    """
+    if not paths.scores.is_file():
+        raise ConfigError(f"run {paths.name} has no scores yet", hint=paths.command("status"))
+    scored = read_json(paths.scores)
+    folds = [_fold(paths, config, fold) for fold in scored]
+    said = " ".join(methods.read(paths))
+    keys = citations.cited(said)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("giblet_hpc.evaluation", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    page = environment.get_template("report.html.j2").render(
+        name=paths.name,
+        study=config.study.name,
+        folds=folds,
+        methods=citations.in_words(said),
+        works=[citations.WORKS[key] for key in sorted(keys)],
+        config=dump(config),
+        origin=_origin(paths),
+        made=datetime.fromtimestamp(paths.scores.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M"),
+        style=Markup(STYLE.read_text()),  # noqa: S704 - a file of this package
+    )
+    write_text(paths.report, page)
+    write_text(paths.root / "CITATION.md", f"{said}\n")
+    write_text(paths.root / "CITATION.bib", citations.bibtex(keys))
+    return paths.report
+
+
+STYLE = Path(__file__).with_name("report.css")
