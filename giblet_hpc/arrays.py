@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from giblet_hpc.config.io import differences
 from giblet_hpc.files import sha256_json
 
 SHARD_BYTES = 100_000_000
@@ -57,9 +58,17 @@ class ArraySpec:
         return slice(shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.shape[0]))
 
 
-def record_of(spec: ArraySpec) -> dict[str, Any]:
-    """Return what the store writes down of an array."""
+def changes(known: Mapping[str, Any], spec: ArraySpec) -> list[str]:
+    """Return in what an array is to be made otherwise than the record of it says, line by line."""
+    old = {"shape": known["shape"], "dtype": known["dtype"], **known["provenance"]}
+    new = {"shape": list(spec.shape), "dtype": spec.dtype, **spec.provenance}
+    return differences(old, new)
+
+
+def record_of(spec: ArraySpec, because: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the store writes down of an array, and why it replaces an earlier one."""
     return {
+        "because": list(because),
         "name": spec.name,
         "shape": list(spec.shape),
         "dtype": spec.dtype,

@@ -19,19 +19,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.arrays import ArraySpec, record_of, spec_of
-from giblet_hpc.config.io import differences
+from giblet_hpc.arrays import ArraySpec, changes, record_of, spec_of
 from giblet_hpc.errors import StoreError
 from giblet_hpc.files import (
     TEMPORARY_MARK,
@@ -52,6 +52,7 @@ from giblet_hpc.zarr_files import (
     write_shard,
 )
 
+logger = logging.getLogger(__name__)
 ANEW = "`giblet-hpc run preprocess NAME` makes the array anew"
 RECORDS = ".giblet"
 FORMAT = 2
@@ -152,7 +153,7 @@ class FeatureStore:
             os.umask(before)
 
     def _plan_array(self, spec: ArraySpec, *, rebuild: bool) -> None:
-        record = self._array_record(spec.name)
+        record, because = self._array_record(spec.name), []
         if record.is_file():
             known = read_json(record)
             if self._recorded_fingerprint(spec.name) == spec.fingerprint:
@@ -165,25 +166,25 @@ class FeatureStore:
                 and any((self._records / "commits" / spec.name).glob("*.json"))
             ):
                 self._refuse(spec, known)
+            if because := changes(known, spec):
+                logger.info("%s is made again: %s", spec.name, "; ".join(because))
             self._discard(spec.name)
-        self._create(spec)
+        self._create(spec, because)
 
     def _refuse(self, spec: ArraySpec, known: Mapping[str, Any]) -> None:
-        old = {"shape": known["shape"], "dtype": known["dtype"], **known["provenance"]}
-        new = {"shape": list(spec.shape), "dtype": spec.dtype, **spec.provenance}
-        lines = differences(old, new)
+        lines = changes(known, spec)
         raise StoreError(
             "\n  ".join([f"{self.path}: `{spec.name}` was made with other settings:", *lines]),
             hint="name another store with --set study.store=DIR, or replace those arrays with "
             "`giblet-hpc run preprocess NAME --rebuild`",
         )
 
-    def _create(self, spec: ArraySpec) -> None:
+    def _create(self, spec: ArraySpec, because: Sequence[str]) -> None:
         folder = self.path / spec.name
         if folder.exists():
             shutil.rmtree(folder)
         create_array(self.path, spec.name, spec, spec.shape)
-        write_json(self._array_record(spec.name), record_of(spec))
+        write_json(self._array_record(spec.name), record_of(spec, because))
 
     def _discard(self, name: str) -> None:
         shutil.rmtree(self._records / "commits" / name, ignore_errors=True)
@@ -389,5 +390,6 @@ class FeatureStore:
             rows.append({
                 "array": spec.name, "shape": list(spec.shape), "dtype": spec.dtype,
                 "bytes": size, "shards": spec.shards, "committed": len(good),
+                "because": read_json(self._array_record(spec.name)).get("because", []),
             })  # fmt: skip
         return rows

@@ -97,8 +97,10 @@ def test_other_settings_are_refused_by_name_and_rebuilt_on_request(store: Featur
     with pytest.raises(StoreError, match="film: 'abc' -> 'xyz'"):
         store.plan([other])
     np.testing.assert_array_equal(store.read(PART.name), VALUES)
+    assert [row["because"] for row in store.summary()] == [[]]
     store.plan([other], rebuild=True)
     assert store.missing(other) == [0, 1, 2]
+    assert [row["because"] for row in store.summary()] == [["film: 'abc' -> 'xyz'"]]
 
 
 def test_read_back_of_other_values_is_an_error(

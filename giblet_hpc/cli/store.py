@@ -11,6 +11,7 @@ import click
 from giblet_hpc.cli.common import json_option
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.garbage import collect_garbage
+from giblet_hpc.printable import printable
 
 
 @click.group()
@@ -33,7 +34,7 @@ store_argument = click.argument("path", type=click.Path(path_type=Path))
 @store_argument
 @json_option
 def store_info(path: Path, as_json: bool) -> None:
-    """List a store's arrays and how much of each is committed."""
+    """List a store's arrays, how much of each is committed, and why one was made again."""
     rows = _store(path).summary()
     if as_json:
         click.echo(json.dumps(rows))
@@ -42,6 +43,8 @@ def store_info(path: Path, as_json: bool) -> None:
         shape = " x ".join(map(str, row["shape"]))
         done = f"{row['committed']}/{row['shards']} shards"
         click.echo(f"{row['array']:<34}{shape:<26}{row['dtype']:<9}{row['bytes']:>13,}  {done}")
+        for line in row["because"]:
+            click.echo(printable(f"    made again: {line}"))
 
 
 @store.command("verify")
