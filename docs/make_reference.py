@@ -66,8 +66,14 @@ def _reference(field: dict[str, Any]) -> str:
     return found[0] if found else ""
 
 
+EXIT_STATUS = """Exit status: 0, done; 1, it did not work out here (a job that failed, an answer
+that did not come, a finding that speaks against a run: the same command may succeed later); 2, what
+was asked for has to be changed (a config, a file, an option)."""
+
+
 def cli_page() -> str:
     lines = ["# Command line", "", "Made from the command line itself by `make docs`.", ""]
+    lines += [EXIT_STATUS, ""]
 
     def command(path: list[str], item: click.Command) -> None:
         context = click.Context(

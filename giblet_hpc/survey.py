@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from giblet_hpc import timing
@@ -130,3 +131,59 @@ def _scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, volumes.Sc
             hint="correct study.runs.trs, or raise study.max_trim_trs to cut the scans",
         )
     return expected
+
+
+def problems(config: RunConfig) -> list[DataError]:
+    """Return all that is wrong with a study's files, as far as their headers tell.
+
+    One after the other, where `survey` stops at the first. Lengths are compared once everything
+    can be read.
+    """
+    found: list[DataError] = []
+    study = config.study
+    with _noting(found):
+        _require_files(config)
+    subjects: tuple[str, ...] = ()
+    with _noting(found):
+        subjects = find_subjects(study, config.bold)
+    for name in subjects:
+        with _noting(found):
+            volumes.open_scans(name, study, config.bold)
+    for run in study.runs:
+        with _noting(found):
+            if run.film:
+                film.probe(study.root / run.film)
+    if found and _needed(config, "annotations"):
+        with _noting(found):
+            sheets.require_columns(study)
+    if not found:
+        with _noting(found):
+            survey(config)
+    return found
+
+
+@contextlib.contextmanager
+def _noting(found: list[DataError]) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        found.append(error)
+
+
+def require_sound(config: RunConfig) -> None:
+    """Check a study's files by their headers.
+
+    Raises
+    ------
+    DataError
+        That names all that is wrong.
+    """
+    found = problems(config)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        lines = [f"{error}" + (f" ({error.hint})" if error.hint else "") for error in found]
+        raise DataError(
+            f"{len(found)} problems with the study's files:\n  " + "\n  ".join(lines),
+            hint="--no-checks submits all the same",
+        )

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from giblet_hpc.cli.common import runs_option, set_option
+from giblet_hpc.cli.planned import require_torch
 from giblet_hpc.config import io as config_io
 from giblet_hpc.config.run import RunConfig
+from giblet_hpc.jobs.submit import checks
 from giblet_hpc.runs.paths import RunPaths
 
 
@@ -33,10 +35,14 @@ def config_show(file: Path, overrides: tuple[str, ...], runs: Path) -> None:
 @config.command("check")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @set_option
-def config_check(files: tuple[Path, ...], overrides: tuple[str, ...]) -> None:
+@click.option("--files", "look", is_flag=True, help="Look at the headers of the study's files too.")
+def config_check(files: tuple[Path, ...], overrides: tuple[str, ...], look: bool) -> None:
     """Check configs; exit 2 when one is wrong."""
     for file in files:
-        config_io.load(file, overrides)
+        loaded = config_io.load(file, overrides)
+        if look:
+            require_torch("config check --files")
+            checks.require_sound_files(loaded)
         click.echo(f"{file}: good")
 
 

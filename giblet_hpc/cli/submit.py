@@ -136,6 +136,8 @@ def _refuse_what_cannot_work(
     checks.require_possible(config, left, profile=profile, size=size)
     if left and not options["no_checks"]:
         checks.require_room(profile, size, time=options["time"])
+    if "preprocess" in left and not options["no_checks"]:
+        checks.require_sound_files(config)
     if looked_at:
         assert config.study.store is not None
         check_place([options["runs"], config.study.store], profile, size)

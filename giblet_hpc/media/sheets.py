@@ -66,6 +66,19 @@ def read_segments(
     return segments
 
 
+def require_columns(study: Study) -> None:
+    """Check that all sheets can be read and have the named columns.
+
+    Raises
+    ------
+    DataError
+        When one is missing, or lacks a column.
+    """
+    own = [run.annotations for run in study.runs if run.annotations]
+    for file in [*([study.annotations.file] if study.annotations.file else []), *own]:
+        _read(study.root / file, study.annotations)
+
+
 def _read(path: Path, names: Annotations) -> pd.DataFrame:
     require_file(path, what="annotation sheet")
     try:

@@ -286,14 +286,27 @@ class RunPaths:
     def stage_state(self, stage: Stage, *, part: str = "") -> Mapping[str, Any]:
         """Return where a stage stands: its record, and how far its attempt says it is.
 
-        Once the attempt has ended its progress is in the record, and only there.
+        Once the attempt has ended its progress is in the record, and only there. A stage whose
+        results somebody has deleted since is not complete any more.
         """
         record = self.recorded_state(stage, part=part)
+        made = record.get("status") == "complete" and "attempt" in record
+        if made and not part and self._is_gone(stage):
+            gone = "its results are gone from the run's folder"
+            return {**record, "status": "not started", "reason": gone}
         if "attempt" not in record or record.get("status") not in ("running", "stopping"):
             return record
         progress = self.read_progress(record["attempt"])
         progress.pop("status", None)
         return {**record, **progress}
+
+    def _is_gone(self, stage: Stage) -> bool:
+        """Whether what a stage made is not there; checkpoints are not needed once all is scored."""
+        if stage == "preprocess":
+            return not (self.inputs.is_file() and self.split.is_file())
+        if self.scores.is_file():
+            return False
+        return stage == "evaluate" or not any(self.checkpoints().glob("**/step-*"))
 
     def read_progress(self, attempt: int) -> dict[str, Any]:
         """Return what rank 0 of an attempt has said last; empty before its first word."""

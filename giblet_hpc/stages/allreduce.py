@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from giblet_hpc import nccl
+from giblet_hpc.errors import GibletError
 from giblet_hpc.files import write_json
 from giblet_hpc.runs.environment import host
 from giblet_hpc.training.world import World, world
@@ -99,10 +100,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m giblet_hpc.stages.allreduce")
     parser.add_argument("file", type=Path)
     file = parser.parse_args().file
-    with nccl.readable(), world(timeout=timedelta(minutes=3)) as here:
-        facts = {"backend": dist.get_backend(), "rows": run(here), "clocks": clocks(here)}
-        if here.is_main:
-            write_json(file, facts)
+    try:
+        with nccl.readable(), world(timeout=timedelta(minutes=3)) as here:
+            facts = {"backend": dist.get_backend(), "rows": run(here), "clocks": clocks(here)}
+            if here.is_main:
+                write_json(file, facts)
+    except GibletError as error:
+        # The job's log is read by people: what a node lacks needs no traceback.
+        sys.stderr.write(f"{error.render()}\n")
+        return error.exit_code
     return 0
 
 

@@ -126,7 +126,7 @@ class Trainer:
             self._batches.close()
             self._instruments.close()
         if self.world.is_main:
-            self._progress.write(step=self.step)
+            self._progress.write(step=self.step, epoch=round(self._epoch, 2))
         return self.finished
 
     def _loop_recorded(self) -> bool:

@@ -68,7 +68,8 @@ def inject_fault(paths: RunPaths, fault: Fault) -> Attempt:
     job = str(state["job"])
     host = attempt.nodes()[max(attempt.nodes())]["host"]
     limit = _short_limit(attempt, profiles.of_run(paths).lead_seconds)
-    kill = [sys.executable, "-P", "-m", "giblet_hpc.jobs.inspect.drill", str(paths.root)]
+    kill = [sys.executable, "-P", "-m", "giblet_hpc.jobs.inspect.drill",
+            str(paths.root.absolute())]  # fmt: skip
     if not registry.of(held.scheduler).inject(fault, job, host=host, minutes=limit, kill=kill):
         raise JobError(f"the scheduler did not carry out the drill {fault} on job {job}")
     return attempt
@@ -110,6 +111,12 @@ def observe(
                 fault, facts.get("outcome", "killed"), facts.get("step_to") or began, began,
                 time.monotonic() - start,
             )  # fmt: skip
+        if "ended" in facts and state.get("status") in ("complete", "failed", "stopped"):
+            raise JobError(
+                f"run {paths.name} is {state['status']}: it ended before the fault could cost it "
+                "anything, or because of it",
+                hint=paths.command("status"),
+            )
         time.sleep(POLL_SECONDS)
     raise JobError(
         f"run {paths.name} did not go on within {timeout:.0f} s after the drill",

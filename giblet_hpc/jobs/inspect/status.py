@@ -75,6 +75,11 @@ def describe(paths: RunPaths) -> dict[str, Any]:
     silent = _silent(found)
     stages: dict[str, Any] = {stage: _stage(paths, stage, found) for stage in STAGES}
     if parts := paths.parts():
+        if found.alive is False:
+            for part in parts.values():
+                # A plan that failed leaves the jobs that waited for it without a word of theirs.
+                ended = {"queued": "not started", "running": "interrupted"}
+                part["status"] = ended.get(part["status"], part["status"])
         stages["preprocess"]["parts"] = parts
         _sum_up(stages["preprocess"], parts)
     newest = sorted(

@@ -52,6 +52,21 @@ def require_possible(
         weights_are_there(config)
 
 
+def require_sound_files(config: RunConfig) -> None:
+    """Check a study's files by their headers, where this Python can read them and sees them.
+
+    Raises
+    ------
+    DataError
+        That names all that is wrong.
+    """
+    if not can_plan() or not config.study.root.is_dir():
+        return
+    from giblet_hpc.survey import require_sound
+
+    require_sound(config)
+
+
 def require_room(profile: Cluster, size: Resources, *, time: str | None) -> None:
     """Check that a job can ever start: a partition's nodes, and its longest walltime.
 

@@ -52,3 +52,12 @@ def test_only_processes_of_this_very_run_are_killed(tmp_path: Path) -> None:
         for process in (ours, alike, unmarked):
             process.kill()
             process.wait()
+
+
+@pytest.mark.parametrize("status", ["complete", "failed", "stopped"])
+def test_a_run_that_is_over_is_not_waited_for(paths: RunPaths, status: str) -> None:
+    attempt = begin(paths, Place("slurm", "7"), "train", {"nodes": 1})
+    attempt.close("complete", reason="", step=9)
+    paths.update_state("train", status=status)
+    with pytest.raises(JobError, match=f"run a run is {status}: it ended before"):
+        drill.observe(paths, attempt, "preempt", timeout=900, tell=lambda _: None)

@@ -18,7 +18,8 @@ from giblet_hpc.jobs.record import excluded, lease
 from giblet_hpc.jobs.record.attempts import begin
 from giblet_hpc.jobs.schedulers.base import NO_ANSWER, JobInfo, NoAnswer, Place
 from giblet_hpc.jobs.schedulers.slurm import Slurm
-from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.jobs.submit.plan import remaining
+from giblet_hpc.runs.paths import STAGES, RunPaths
 from giblet_hpc.trust import owner
 
 Answer = Mapping[str, JobInfo] | NoAnswer
@@ -78,6 +79,36 @@ def test_preprocess_runs_while_its_parts_do(paths: RunPaths) -> None:
     facts = status.describe(paths)
     assert facts["stages"]["preprocess"]["status"] == "running"
     assert "1 of 3 parts complete; seen 0 s ago" in status.as_text(facts)
+
+
+def test_parts_that_waited_for_a_plan_that_failed_do_not_wait_any_more(paths: RunPaths) -> None:
+    paths.update_state("preprocess", status="failed", reason="film not found")
+    paths.update_state("preprocess", part="plan", status="failed", reason="film not found")
+    for part, state in (("s-1", "queued"), ("s-2", "running"), ("s-3", "complete")):
+        paths.update_state("preprocess", part=part, status=state)
+    parts = status.describe(paths)["stages"]["preprocess"]["parts"]
+    assert [parts[name]["status"] for name in ("plan", "s-1", "s-2", "s-3")] == [
+        "failed", "not started", "interrupted", "complete",
+    ]  # fmt: skip
+
+
+def test_results_that_are_gone_are_made_again(paths: RunPaths) -> None:
+    for stage in ("preprocess", "train", "evaluate"):
+        paths.update_state(stage, status="complete", attempt=1)
+    for made in (paths.inputs, paths.split, paths.scores):
+        write_json(made, {})
+    assert status.describe(paths)["next"] == "", "checkpoints are not needed any more"
+    assert remaining(paths, STAGES) == ()
+    paths.scores.unlink()
+    assert remaining(paths, STAGES) == ("train", "evaluate")
+    (paths.checkpoints() / "step-00000005").mkdir(parents=True)
+    assert remaining(paths, STAGES) == ("evaluate",)
+    state = status.describe(paths)["stages"]["evaluate"]
+    assert (state["status"], state["reason"]) == (
+        "not started", "its results are gone from the run's folder"
+    )  # fmt: skip
+    paths.inputs.unlink()
+    assert remaining(paths, STAGES) == ("preprocess", "evaluate")
 
 
 def test_runs_are_chosen_by_name_or_by_age(paths: RunPaths) -> None:
