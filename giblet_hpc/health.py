@@ -7,6 +7,7 @@ are always cut, scans that are learned by heart, data that come too slowly.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.findings import Finding
 
+SURE = 2.0
+"""Standard errors by which a figure has to be beyond its limit."""
 Row = Mapping[str, Any]
 """A line of metrics.jsonl: ``kind``, ``step``, ``epoch`` and figures."""
 
@@ -97,10 +100,15 @@ class Health:
         if len(self.train) < 4 or not after or epochs < self.warmup + self.limits.fall_epochs:
             return _later(name)
         quarter = max(1, len(self.train) // 4)
-        first = statistics.mean(row["loss"] for row in self.train[:quarter])
-        last = statistics.mean(row["loss"] for row in self.train[-quarter:])
+        early = [row["loss"] for row in self.train[:quarter]]
+        late = [row["loss"] for row in self.train[-quarter:]]
+        first, last = statistics.mean(early), statistics.mean(late)
         share = (first - last) / abs(first) if first else 0.0
         seen = f"{100 * share:.3g} % in {epochs:.3g} epochs ({first:.4g} to {last:.4g})"
+        # Losses of single batches scatter: only a fall that is too small beyond that counts.
+        doubt = SURE * math.hypot(_error(early), _error(late)) / abs(first) if first else 0.0
+        if share < self.limits.smallest_fall < share + doubt:
+            return Finding(name, "skipped", f"{seen}, give or take {100 * doubt:.2g} %")
         if share < self.limits.smallest_fall:
             return Finding(
                 name, "fail", seen,
@@ -205,6 +213,11 @@ class Health:
         if busy and statistics.mean(busy) < self.limits.least_busy:
             return Finding("GPUs", "warn", seen, "fewer GPUs, or a larger train.batch_windows")
         return Finding("GPUs", "ok", seen)
+
+
+def _error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean; of a single value it is not known."""
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
 def _later(name: str) -> Finding:

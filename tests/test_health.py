@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def trained(
     return run
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_training_that_can_succeed(trained: Callable[..., Any], seed: int) -> None:
     found, state = trained(planted(seed=seed), f"train.seed={seed}", "health.fewest_steps=10")
     assert [one for one in found.values() if one.level in ("warn", "fail")] == []
@@ -112,6 +114,17 @@ def test_figures_of_a_good_training(demo_config: str) -> None:
     found = judge(demo_config, rows_of(30), step_seconds=0.1, data_wait=0.01)
     assert {one.level for one in found.values()} <= {"ok", "skipped"}
     assert found["GPUs"].level == "skipped"
+
+
+def scattered(by: float, epoch: float) -> float:
+    return 1.5 + by * math.sin(7 * epoch)
+
+
+def test_losses_that_scatter_say_nothing_of_a_fall_yet(demo_config: str) -> None:
+    """Of single batches; the same losses without scatter do."""
+    for scatter, level in ((0.3, "skipped"), (0.0001, "fail")):
+        rows = rows_of(12, loss=partial(scattered, scatter))
+        assert judge(demo_config, rows)["fall of the loss"].level == level
 
 
 def test_nothing_is_said_before_there_is_something_to_see(demo_config: str) -> None:
