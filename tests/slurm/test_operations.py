@@ -76,6 +76,12 @@ def test_a_failing_part_keeps_the_others(
     assert redone == ["plan", "subject-02", ""]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (slurm.runs / "whole" / "report.html").is_file()
+    (row,) = json.loads(slurm("runs", "--efficiency", "--json").stdout)
+    train = row["stages"]["train"]
+    assert train["memory_gib"]["used"] > 0.1
+    assert (train["attempts"], train["lost_steps"], train["complete"]) == (1, 0, True)
+    assert train["waited_seconds"] >= 0
+    assert "used       train" in slurm("status", "whole").stdout
     provenance = read_json(slurm.runs / "whole" / "provenance.json")
     last = provenance["attempts"][-1]
     assert last["job"]["SLURM_JOB_NODELIST"] == "n[1-2]"
@@ -121,7 +127,14 @@ def test_drills(slurm: SlurmCli, prepared: Prepared, fault: str, outcome: str) -
         "drilled", f"train.epochs={epochs}", "train.validate_every=20", "train.checkpoint_every=25"
     )
     slurm("submit", "train", "--name", "drilled", "--cluster", str(slurm.profile), *TWO)
+    watching = subprocess.Popen(
+        slurm.command("watch", "drilled", "--every", "0.5"), cwd=slurm.folder, text=True,
+        env={**os.environ, "GIBLET_RUNS": str(slurm.runs)}, stdout=subprocess.PIPE,
+    )  # fmt: skip
     wait_until(lambda: slurm.state("drilled", "train").get("step", 0) > 25)
+    live = json.loads(slurm("health", "drilled", "--json", check=False).stdout)
+    looked = {one["check"]: one["level"] for one in live[0]["findings"]}
+    assert looked["component shares"] == looked["statistics"] == "ok"
     cost = json.loads(slurm("drill", fault, "drilled", "--json").stdout)
     assert cost["outcome"] == outcome
     assert cost["step_after"] > 0
@@ -134,6 +147,11 @@ def test_drills(slurm: SlurmCli, prepared: Prepared, fault: str, outcome: str) -
         assert cost["step_before"] == cost["step_after"]
     slurm("cancel", "drilled")
     slurm.wait("drilled", "train", "stopped")
+    lines = watching.communicate(timeout=60)[0].splitlines()
+    assert any(line.startswith("drilled train: running; ") and " to go" in line for line in lines)
+    assert any(line.startswith("drilled figures: loss ") for line in lines)
+    assert any("event: " in line and f"attempt 1: {outcome}" in line for line in lines), lines
+    assert lines[-1].startswith("drilled ") and "stopped" in "\n".join(lines[-8:])
 
 
 def test_status_says_why_a_job_waits(slurm: SlurmCli, prepared: Prepared) -> None:
