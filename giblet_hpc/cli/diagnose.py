@@ -20,6 +20,8 @@ from giblet_hpc.cli.diagnose_network import inspect_gradients, inspect_memory, i
 from giblet_hpc.cli.findings import Looked, preprocessed, show
 from giblet_hpc.cli.planned import planned_seconds, require_torch
 from giblet_hpc.config import io as config_io
+from giblet_hpc.findings import Finding
+from giblet_hpc.jobs.inspect import figures, health
 
 
 @click.group()
@@ -50,6 +52,7 @@ def inspect_data(name: str | None, *, ranks: int, whole: bool, **options: Any) -
     """
     require_torch("inspect")
     looked: Looked
+    more: list[Finding] = []
     if options["config_file"] is not None:
         from giblet_hpc.stages.inspect import files_of
 
@@ -62,7 +65,8 @@ def inspect_data(name: str | None, *, ranks: int, whole: bool, **options: Any) -
         config = paths.load_config()
         seconds = paths.stage_state("train").get("step_seconds") or planned_seconds(paths, options)
         looked = data_of(config, paths, ranks=ranks, step_seconds=seconds, whole=whole)
-    show(looked, as_json=options["as_json"])
+        more = [health.statistics(paths, fold) for fold in figures.files(paths)]
+    show(looked, as_json=options["as_json"], more=more)
 
 
 @inspect.command("alignment")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,9 +35,17 @@ def preprocessed(runs: Path, name: str | None) -> RunPaths:
     return paths
 
 
-def show(looked: Looked, *, as_json: bool) -> None:
-    """Print the findings, or with the figures behind them as JSON; exit 1 when one is a failure."""
-    found = list(looked.findings())
+def show(looked: Looked, *, as_json: bool, more: Sequence[Finding] = ()) -> None:
+    """Print the findings, or with the figures behind them as JSON; exit 1 when one is a failure.
+
+    Parameters
+    ----------
+    looked : Looked
+    as_json : bool
+    more : sequence of Finding
+        To be shown after its own.
+    """
+    found = [*looked.findings(), *more]
     if as_json:
         click.echo(json.dumps({"findings": [asdict(one) for one in found], **looked.facts()}))
     else:

@@ -257,7 +257,13 @@ class DataCheck:
                 yield from self._scans(run, number, subject)
         losses = first_losses(self.config, self._variances(), self._modalities)
         yield scales(self.config, losses[self.config.loss.normalise])
-        yield from steps(self.config, self.folds, ranks=self.ranks, step_seconds=self._pace)
+        yield from steps(
+            self.config,
+            self.folds,
+            subjects=len(self.study.subjects),
+            ranks=self.ranks,
+            step_seconds=self._pace,
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return the figures behind the findings."""

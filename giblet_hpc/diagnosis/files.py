@@ -62,7 +62,9 @@ class FileCheck:
                 yield self._scans(subject, run.name, scans)
         yield self._scales()
         folds = splits.make_folds(config.split, config.study, survey.lengths)
-        yield from steps(config, folds, ranks=self._ranks, step_seconds=self._pace)
+        yield from steps(
+            config, folds, subjects=len(survey.subjects), ranks=self._ranks, step_seconds=self._pace
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return the figures behind the findings."""

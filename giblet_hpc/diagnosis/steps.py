@@ -13,7 +13,7 @@ from giblet_hpc.training.windows import epoch_windows
 
 
 def steps(
-    config: RunConfig, folds: Sequence[Fold], *, ranks: int, step_seconds: float
+    config: RunConfig, folds: Sequence[Fold], *, subjects: int, ranks: int, step_seconds: float
 ) -> Iterator[Finding]:
     """Judge how many steps there are, the warm-up's share of them, and the batch.
 
@@ -21,6 +21,7 @@ def steps(
     ----------
     config : RunConfig
     folds : sequence of Fold
+    subjects : int
     ranks : int
         That training would have.
     step_seconds : float
@@ -56,6 +57,7 @@ def steps(
                       f"--set train.warmup_epochs={enough:.2g}")  # fmt: skip
     else:
         yield Finding("steps", "ok", seen)
+    yield from _mode(config, subjects)
     alone = options.batch_windows // (ranks * options.accumulation)
     dense = config.model.kind == "dense" and config.model.norm == "batch"
     together = alone * ranks
@@ -63,6 +65,19 @@ def steps(
         yield Finding(
             "batch", "fail", f"BatchNorm would see {together} TRs at a time: signs alone",
             f"--set train.batch_windows={SMALLEST_DENSE_BATCH}, or --set model.norm=layer",
+        )  # fmt: skip
+
+
+def _mode(config: RunConfig, subjects: int) -> Iterator[Finding]:
+    """Judge whether the network can tell subjects apart that it is to predict."""
+    if config.bold.mode == "cross_subject" or subjects < 2:
+        return
+    if config.model.kind == "dense":
+        yield Finding(
+            "mode", "warn",
+            f"the dense network makes one prediction, and {subjects} subjects are to be predicted "
+            "by it", "--set bold.mode=cross_subject predicts their mean; --set model.kind=temporal "
+            "tells them apart",
         )  # fmt: skip
 
 

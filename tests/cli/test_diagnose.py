@@ -47,6 +47,10 @@ def test_a_synthetic_study_is_looked_at(
         "inspect", "gradients", "demo", "--fold", "x", check=False).stderr  # fmt: skip
     assert "squeeze" in cli("inspect", "model", "demo").stdout
     a_checkpoint_is_looked_at(cli)
+    facts = json.loads(cli("inspect", "data", "demo", "--json", check=False).stdout)
+    assert {"statistics": "ok"}.items() <= {
+        f["check"]: f["level"] for f in facts["findings"]
+    }.items()
     assert " GiB measured" in cli("inspect", "memory", "demo").stdout
     assert "ok      weights:" in cli("inspect", "checkpoint", "demo").stdout
     facts = json.loads(cli("inspect", "checkpoint", "demo", "--json").stdout)

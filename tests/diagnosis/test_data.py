@@ -161,7 +161,16 @@ def test_a_large_array_is_sampled_from_end_to_end() -> None:
 def test_warm_up_at_a_slow_pace() -> None:
     """The original: ten epochs of warm-up, 5 s a step, and nobody knew that it had not ended."""
     config = io.load(CONFIG, ["train.warmup_epochs=4", "train.epochs=100", "train.batch_windows=2"])
-    found = {one.check: one for one in steps(config, [FOLD], ranks=1, step_seconds=4000.0)}
+    found = {
+        one.check: one for one in steps(config, [FOLD], subjects=2, ranks=1, step_seconds=4000.0)
+    }
     assert found["steps"].level == "warn"
     assert "h at 4e+03 s a step" in found["steps"].seen
     assert "--set train.warmup_epochs=" in found["steps"].fix
+
+
+def test_a_network_that_cannot_tell_subjects_apart() -> None:
+    options = ("model.kind=dense", "train.window_trs=1", "train.batch_windows=16")
+    assert "cross_subject predicts their mean" in bad(looked(study(), *options)[0])["mode"].fix
+    assert "mode" not in bad(looked(study(), *options, "bold.mode=cross_subject")[0])
+    assert "mode" not in bad(looked(study())[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -77,11 +78,14 @@ def _gpus(row: Mapping[str, Any]) -> dict[str, float]:
 
 def events(paths: RunPaths) -> list[str]:
     """Return the begins and ends of the last attempts, the newest last."""
-    found = []
+    found, counts = [], Counter[str]()
     for attempt in attempts.all_attempts(paths):
         facts = attempt.facts()
         part = f" {facts['part']}" if facts.get("part") else ""
-        what = f"{facts.get('stage', '')}{part}, attempt {attempt.number}"
+        what = f"{facts.get('stage', '')}{part}"
+        # Numbers of attempts count through all stages.
+        counts[what] += 1
+        what += f", attempt {counts[what]}"
         if "started" in facts:
             nodes = f" on {facts.get('nodes', 1)} nodes" if facts.get("nodes", 1) > 1 else ""
             found.append((facts["started"], f"{what}: began{nodes}"))
