@@ -100,8 +100,12 @@ class Health:
         if len(self.train) < 4 or not after or epochs < self.warmup + self.limits.fall_epochs:
             return _later(name)
         quarter = max(1, len(self.train) // 4)
-        early = [row["loss"] for row in self.train[:quarter]]
-        late = [row["loss"] for row in self.train[-quarter:]]
+        early, late = (
+            [row["loss"] for row in rows if math.isfinite(row["loss"])]
+            for rows in (self.train[:quarter], self.train[-quarter:])
+        )
+        if not early or not late:
+            return Finding(name, "fail", "losses are not finite", "a lower train.lr")
         first, last = statistics.mean(early), statistics.mean(late)
         share = (first - last) / abs(first) if first else 0.0
         seen = f"{100 * share:.3g} % in {epochs:.3g} epochs ({first:.4g} to {last:.4g})"

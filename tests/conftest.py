@@ -33,7 +33,7 @@ TINY = [
     "train.log_every=2",
     "split.purge_trs=6",
     "split.validation_fraction=0.25",
-    "evaluate.ridge.components=8",
+    "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel}",
     "evaluate.samples=2",
 ]
 

@@ -127,6 +127,15 @@ def test_losses_that_scatter_say_nothing_of_a_fall_yet(demo_config: str) -> None
         assert judge(demo_config, rows)["fall of the loss"].level == level
 
 
+def test_losses_that_are_not_numbers(demo_config: str) -> None:
+    """A step that is not finite is skipped, but its loss is recorded."""
+    rows = rows_of(30)
+    rows[2]["loss"] = rows[-2]["loss"] = math.nan
+    assert judge(demo_config, rows)["fall of the loss"].level == "ok"
+    every = [{**row, "loss": math.inf} if row["kind"] == "train" else row for row in rows]
+    assert judge(demo_config, every)["fall of the loss"].level == "fail"
+
+
 def test_nothing_is_said_before_there_is_something_to_see(demo_config: str) -> None:
     found = judge(demo_config, [])
     assert {one.level for one in found.values()} <= {"ok", "skipped"}

@@ -50,7 +50,7 @@ CAUSES = (
     Cause(
         name="network-plugin-missing",
         pattern=r"[Ff]ailed to (initialize any NET plugin|find network)"
-        r"|NET/Plugin.*[Nn]o plugin found|network .*AWS Libfabric.* not found",
+        r"|NET/Plugin.*[Nn]o plugin found(?!.*using internal)|network .*AWS Libfabric.* not found",
         reason="the network plugin that NCCL_NET names is not in the image",
         remedy="bind it (`binds:` in the cluster profile), or unset NCCL_NET for slow sockets",
     ),

@@ -49,7 +49,7 @@ CAUSES = (
     ),
     Cause(
         name="network-diverged",
-        pattern=r"gradients that are not finite|DivergedError|loss is (nan|inf)\b",
+        pattern=r"gradients that are not finite(?!: back to step)|loss is (nan|inf)\b",
         reason="training diverged: gradients are not finite",
         remedy="a lower train.lr or train.clip_norm; `giblet-hpc inspect data` looks for NaN and "
         "for scales that differ",

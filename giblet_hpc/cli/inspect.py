@@ -55,7 +55,8 @@ def runs_command(runs: Path, efficiency: bool, as_json: bool) -> None:
     """List runs, a line each."""
     rows = []
     if efficiency:
-        rows = [used.of_run(paths) for paths in status.find_runs(runs) if paths.is_current()]
+        every = [used.of_run_safely(paths) for paths in status.find_runs(runs)]
+        rows = [row for row in every if row is not None]
         click.echo(json.dumps(rows) if as_json else printable(used.table(rows)))
         return
     for paths in status.find_runs(runs):

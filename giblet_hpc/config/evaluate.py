@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
-from giblet_hpc.config.section import Count, Fraction, NonNegative, Positive, Section
+from giblet_hpc.config.section import Count, Fraction, NonNegative, Positive, Section, Weight
 
 
 class Ridge(Section):
     """The linear baseline that every report shows beside the network."""
 
     delays: tuple[NonNegative, ...] | None = None
-    """Stimulus lags in TRs. Null: from 1 TR to 12 s."""
+    """Stimulus lags in TRs. Null: from 1 TR to 16 s."""
+    smooth_seconds: tuple[Weight, ...] = (0.0, 2.0, 4.0, 7.5, 15.0)
+    """Length scales of the prior that makes neighbouring lags alike, to choose from by nested
+    cross-validation inside the training TRs; 0: lags are free."""
+    penalties: Literal["auto", "voxel", "one"] = "auto"
+    """A penalty for each voxel, or one for all; `auto`: chosen likewise."""
     components: Count = 100
     """Principal components kept of each modality."""
     alphas: tuple[Positive, ...] = tuple(10.0**k for k in range(-1, 8))
-    """Penalties to choose from, for each voxel, by cross-validation inside the training TRs."""
+    """Penalties to choose from, by cross-validation inside the training TRs."""
     folds: int = Field(default=5, ge=2)
     """Contiguous blocks of that cross-validation."""
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.baselines import purged_blocks
 from giblet_hpc.evaluation.metrics import pearson
+from giblet_hpc.evaluation.penalised import purged_blocks
 from giblet_hpc.training.feed import Rows
 
 Array = NDArray[np.float64]

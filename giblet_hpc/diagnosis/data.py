@@ -98,7 +98,7 @@ class _Seen:
         steps = np.sqrt(np.square(np.diff(before.astype(np.float64), axis=0)).mean(1))
         self.change.append((start + len(part) - len(steps), steps))
         self._last = part[-1]
-        self.some.append(part[::16].ravel())
+        self.some.append(part[-start % 16 :: 16].ravel())
 
 
 def look(

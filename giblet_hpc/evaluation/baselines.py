@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.evaluation.blocks import VOXELS, voxel_share, write_rows
+from giblet_hpc.evaluation.blocks import voxel_share, write_rows
+from giblet_hpc.evaluation.penalised import fit_ridge
+from giblet_hpc.evaluation.smooth_lags import SUBJECTS, VOXELS, Prior, choose, with_prior
+from giblet_hpc.files import write_json
 from giblet_hpc.modalities.base import Modality
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
@@ -25,12 +26,12 @@ from giblet_hpc.training.statistics import in_parts, rows_of
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
-RESPONSE_SECONDS = 12.0
+RESPONSE_SECONDS = 16.0
 SVD_SEED = 0
 
 
 def delays_of(ridge: Ridge, tr: float) -> tuple[int, ...]:
-    """Return the lags in TRs: the config's, else from 1 TR to 12 s."""
+    """Return the lags in TRs: the config's, else from 1 TR to 16 s."""
     return ridge.delays or tuple(range(1, math.ceil(RESPONSE_SECONDS / tr) + 1))
 
 
@@ -85,13 +86,20 @@ def write_ridge(
     Fit on the fold's training and validation TRs, predict its test TRs; each rank does so for a
     share of the voxels.
 
-    The penalty of each voxel is chosen by cross-validation over contiguous, purged blocks of
-    those TRs; principal components and LSA come from the training TRs alone.
+    How smooth responses are over lags, and whether voxels share a penalty, is chosen by nested
+    cross-validation over contiguous, purged blocks of those TRs, penalties by one inside it;
+    principal components and LSA come from the training TRs alone. The choice is written beside the
+    file, as ``ridge.json``.
     """
     trs, subjects = sum(block.trs for block in fold.test), len(study.subjects)
     mine = voxel_share(study.voxels, world)
     files = [path.with_name(f"ridge-rank-{rank}.npy") for rank in range(world.size)]
-    own = _predictions(config, study, modalities, fold, mine)
+    inputs = _Inputs(config, study, modalities, fold)
+    prior = Prior(**world.broadcast(inputs.choose().facts() if world.is_main else {}))
+    if world.is_main:
+        write_json(path.with_suffix(".json"), prior.facts())
+        logger.info("ridge: %s", prior)
+    own = inputs.predictions(prior, mine)
     write_rows(files[world.rank], (subjects, trs, mine.stop - mine.start), own)
     world.wait()
     if world.is_main:
@@ -107,82 +115,63 @@ def write_ridge(
     world.wait()
 
 
-def _predictions(
-    config: RunConfig,
-    study: StudyArrays,
-    modalities: Mapping[str, Modality],
-    fold: Fold,
-    voxels: slice,
-) -> Iterator[NDArray[np.float32]]:
-    """Yield each subject's predictions of some voxels, (test trs, voxels)."""
-    options = config.evaluate.ridge
-    features = principal_features(config, study, modalities, fold.train)
-    delays = delays_of(options, config.study.tr)
-    used = (*fold.train, *fold.validation)
-
-    def lagged(blocks: Sequence[Block]) -> NDArray[np.float32]:
-        return rows_of([delayed(features[b.run][b.start : b.stop], delays) for b in blocks])
-
-    inputs, tests = lagged(used), lagged(fold.test)
-    for subject in range(len(study.subjects)):
-        scans = rows_of([study.runs[b.run].bold[subject, b.start : b.stop, voxels] for b in used])
-        valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in used])
-        if not scans.shape[1]:
-            yield np.empty((len(tests), 0), np.float32)
-            continue
-        model = fit_ridge(inputs[valid], scans[valid], options, purge=max(delays))
-        yield np.asarray(model.predict(tests), dtype=np.float32)
-
-
-def fit_ridge(
-    inputs: NDArray[np.float32], scans: NDArray[np.float32], options: Ridge, *, purge: int
-) -> Any:
-    """Fit himalaya's ridge with a penalty of its own for each voxel.
+class _Inputs:
+    """A fold's lagged features, and the scans that go with them.
 
     Parameters
     ----------
-    inputs : ndarray, shape (trs, columns)
-    scans : ndarray, shape (trs, voxels)
-    options : Ridge
-    purge : int
-        TRs dropped on both sides of a cross-validation block.
+    config : RunConfig
+    study : StudyArrays
+    modalities : mapping of str to Modality
+    fold : Fold
     """
-    from himalaya.backend import set_backend
-    from himalaya.kernel_ridge import KernelRidgeCV
-    from himalaya.ridge import RidgeCV
 
-    backend = set_backend("torch_cuda" if torch.cuda.is_available() else "numpy")
-    kind = RidgeCV if inputs.shape[1] < inputs.shape[0] else KernelRidgeCV
-    model = kind(
-        alphas=np.array(options.alphas),
-        cv=purged_blocks(len(inputs), options.folds, purge),
-        fit_intercept=True,
-        solver_params={"n_targets_batch": VOXELS, "n_targets_batch_refit": VOXELS},
-    )
-    model.fit(backend.asarray(inputs), backend.asarray(scans))
-    return _OnCpu(model, backend)
+    def __init__(
+        self,
+        config: RunConfig,
+        study: StudyArrays,
+        modalities: Mapping[str, Modality],
+        fold: Fold,
+    ) -> None:
+        self._options, self._tr, self._study = config.evaluate.ridge, config.study.tr, study
+        self._delays = delays_of(self._options, self._tr)
+        self._used = (*fold.train, *fold.validation)
+        features = principal_features(config, study, modalities, fold.train)
 
+        def lagged(blocks: Sequence[Block]) -> NDArray[np.float32]:
+            every = [delayed(features[b.run][b.start : b.stop], self._delays) for b in blocks]
+            return rows_of(every)
 
-class _OnCpu:
-    """A fitted model whose predictions are numpy arrays."""
+        self._fitted, self._tests = lagged(self._used), lagged(fold.test)
 
-    def __init__(self, model: Any, backend: Any) -> None:
-        self._model = model
-        self._backend = backend
+    def choose(self) -> Prior:
+        """Choose the prior by some voxels of some subjects."""
+        step = max(1, self._study.voxels // VOXELS)
+        some = range(min(SUBJECTS, len(self._study.subjects)))
+        pairs = [self._scans(subject, slice(0, None, step)) for subject in some]
+        scans, valid = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        return choose(self._fitted, scans, valid, self._options, delays=self._delays, tr=self._tr)
 
-    def predict(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        predicted = self._model.predict(self._backend.asarray(inputs))
-        result: NDArray[np.float32] = self._backend.to_numpy(predicted)
-        return result
+    def _scans(self, subject: int, voxels: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        runs = self._study.runs
+        if voxels.step is None:
+            scans = [runs[b.run].bold[subject, b.start : b.stop, voxels] for b in self._used]
+        else:
+            scans = [runs[b.run].bold[subject, b.start : b.stop][:, voxels] for b in self._used]
+        valid = [runs[b.run].valid[subject, b.start : b.stop] for b in self._used]
+        return rows_of(scans), rows_of(valid)
 
-
-def purged_blocks(
-    trs: int, folds: int, purge: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return (fitting rows, scoring rows) of a contiguous cross-validation with gaps."""
-    edges = np.linspace(0, trs, folds + 1).astype(int)
-    rows = np.arange(trs)
-    return [
-        (rows[(rows < start - purge) | (rows >= stop + purge)], rows[start:stop])
-        for start, stop in itertools.pairwise(edges)
-    ]
+    def predictions(self, prior: Prior, voxels: slice) -> Iterator[NDArray[np.float32]]:
+        """Yield each subject's predictions of some voxels, (test trs, voxels)."""
+        length, purge = prior.smooth_seconds / self._tr, max(self._delays)
+        inputs = with_prior(self._fitted, self._delays, length)
+        tests = with_prior(self._tests, self._delays, length)
+        for subject in range(len(self._study.subjects)):
+            scans, valid = self._scans(subject, voxels)
+            if not scans.shape[1]:
+                yield np.empty((len(tests), 0), np.float32)
+                continue
+            model = fit_ridge(
+                inputs[valid], scans[valid], self._options, purge=purge, one=prior.one_penalty
+            )
+            yield np.asarray(model.predict(tests), dtype=np.float32)

@@ -45,6 +45,13 @@ WORKS = {
         title="Feature-space selection with banded ridge regression", where="NeuroImage 264:119728",
         year="2022", doi="10.1016/j.neuroimage.2022.119728",
     ),
+    "goutte2000": Work(
+        short="Goutte et al. 2000", kind="article",
+        author="Goutte, Cyril and Nielsen, Finn Årup and Hansen, Lars Kai",
+        title="Modeling the hemodynamic response in fMRI using smooth FIR filters",
+        where="IEEE Transactions on Medical Imaging 19:1188-1201", year="2000",
+        doi="10.1109/42.897811",
+    ),
     "kunsch1989": Work(
         short="Künsch 1989", kind="article", author="Künsch, Hans R.",
         title="The Jackknife and the Bootstrap for General Stationary Observations",

@@ -118,8 +118,9 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
         "over voxels and subjects as Fisher z.",
         f"The linear baseline is ridge regression [@dupre2022] on lags of {min(delays)} to "
         f"{max(delays)} TRs of at most {options.ridge.components} principal components a modality, "
-        "its penalty chosen for each voxel by cross-validation over purged contiguous blocks of "
-        "training and validation TRs.",
+        "with a smooth prior over lags [@goutte2000]; its length scale, and whether voxels share a "
+        "penalty, were chosen by nested cross-validation over purged contiguous blocks of training "
+        "and validation TRs, penalties by one inside it.",
         "The noise ceiling comes from the correlation between subjects on the test TRs "
         "[@nastase2019] [@schoppe2016].",
     ]

@@ -358,10 +358,9 @@ class Audio(Modality):
         """Say what stands for the sound."""
         if not self.codes:
             return [f"Sound: {self.options.mel_bands} log-mel bands."]
-        if self.options.codec == UNTRAINED:
-            return ["Sound: codes of a fixed-seed codec without training."]
-        return [f"Sound: EnCodec codes [@defossez2022] at {self.options.bandwidth_kbps:g} kbps "
-                f"({self.options.codec})."]  # fmt: skip
+        rate, codec = f"{self.options.bandwidth_kbps:g} kbps", self.options.codec
+        trained = f"Sound: EnCodec codes [@defossez2022], {rate} ({codec})."
+        return ["Sound: codes of an untrained codec." if codec == UNTRAINED else trained]
 
 
 def code_counts(rows: NDArray[np.int16]) -> NDArray[np.float64]:

@@ -74,6 +74,7 @@ def with_checkpoint(
     at = step if step is not None else max(known, default=0)
     if at:
         predictor.load(checkpoint.load(checkpoints.of_step(folder, at))[0])
+    predictor.model.eval()
     return Loaded(predictor, study, chosen, at)
 
 

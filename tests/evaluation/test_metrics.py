@@ -8,8 +8,9 @@ from sklearn.metrics import r2_score
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.evaluation import metrics
-from giblet_hpc.evaluation.baselines import delays_of, fit_ridge, purged_blocks
+from giblet_hpc.evaluation.baselines import delays_of
 from giblet_hpc.evaluation.ceiling import noise_ceiling, pairwise_correlation
+from giblet_hpc.evaluation.penalised import fit_ridge, purged_blocks
 from giblet_hpc.evaluation.scores import members_of, region_rows
 
 RANDOM = np.random.default_rng(1)
@@ -107,9 +108,9 @@ def test_cross_validation_blocks_are_purged() -> None:
     assert scored == list(range(100))
 
 
-def test_default_delays_span_twelve_seconds() -> None:
-    assert delays_of(Ridge(), 1.5) == tuple(range(1, 9))
-    assert delays_of(Ridge(), 2.0) == tuple(range(1, 7))
+def test_default_delays_span_sixteen_seconds() -> None:
+    assert delays_of(Ridge(), 1.5) == tuple(range(1, 12))
+    assert delays_of(Ridge(), 2.0) == tuple(range(1, 9))
     assert delays_of(Ridge(delays=(0, 3)), 2.0) == (0, 3)
 
 

@@ -132,6 +132,7 @@ def test_drills(slurm: SlurmCli, prepared: Prepared, fault: str, outcome: str) -
         env={**os.environ, "GIBLET_RUNS": str(slurm.runs)}, stdout=subprocess.PIPE,
     )  # fmt: skip
     wait_until(lambda: slurm.state("drilled", "train").get("step", 0) > 25)
+    wait_until(lambda: slurm.paths("drilled").metrics().is_file())
     live = json.loads(slurm("health", "drilled", "--json", check=False).stdout)
     looked = {one["check"]: one["level"] for one in live[0]["findings"]}
     assert looked["component shares"] == looked["statistics"] == "ok"

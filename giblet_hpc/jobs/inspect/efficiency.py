@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from giblet_hpc.errors import GibletError
 from giblet_hpc.jobs.inspect import figures
 from giblet_hpc.jobs.record import attempts
 from giblet_hpc.runs.paths import STAGES, RunPaths
 
+logger = logging.getLogger(__name__)
 GIB = 2**30
 ENOUGH_MEMORY = 1.3
 """Of the most that was used: what is worth asking for."""
@@ -53,13 +56,25 @@ def of_run(paths: RunPaths) -> dict[str, Any]:
     return {"run": paths.name, "stages": stages, "suggestions": list(_suggestions(stages, busy))}
 
 
+def of_run_safely(paths: RunPaths) -> dict[str, Any] | None:
+    """Return what `of_run` does; None for a run that cannot be read."""
+    try:
+        return of_run(paths) if paths.is_current() else None
+    except (GibletError, OSError, ValueError, LookupError, TypeError) as error:
+        logger.warning("run %s cannot be read: %s", paths.name, error)
+        return None
+
+
 def _of_stage(own: Sequence[attempts.Attempt], *, after: float) -> dict[str, Any]:
     """Add up a stage's attempts; none waits before the stage that it needs has ended."""
     facts = [one.facts() for one in own]
-    seconds = [max(0.0, fact.get("ended", fact["started"]) - fact["started"]) for fact in facts]
+    ends = [_end(one) for one in own]
+    seconds = [max(0.0, end - fact["started"]) for fact, end in zip(facts, ends, strict=True)]
+    # A stage waits from when it was queued, or its earlier stage or attempt had ended.
+    before = [after, *(end if not facts[0].get("part") else after for end in ends[:-1])]
     waited = [
-        max(0.0, fact["started"] - max(fact["queued"], after))
-        for fact in facts
+        max(0.0, fact["started"] - max(fact["queued"], since))
+        for fact, since in zip(facts, before, strict=True)
         if fact.get("queued")
     ]
     used = [record.get("peak_memory", 0) for one in own for record in one.nodes().values()]
@@ -80,6 +95,18 @@ def _of_stage(own: Sequence[attempts.Attempt], *, after: float) -> dict[str, Any
         "gpus": max((f["nodes"] * f.get("gpus", 0) for f in facts), default=0),
         "complete": facts[-1].get("outcome") == "complete",
     }
+
+
+def _end(attempt: attempts.Attempt) -> float:
+    """Return when an attempt ended; one that was killed with its script, when it was seen last.
+
+    Such an attempt is closed when the next one begins, which may be hours later.
+    """
+    facts = attempt.facts()
+    seen = [record["heartbeat"] for record in attempt.nodes().values()]
+    end = float(facts.get("ended", facts["started"]))
+    killed = facts.get("outcome") == "interrupted" and facts.get("step_to") is None
+    return min(end, max(seen)) if killed and seen else end
 
 
 def _lost(facts: Sequence[Mapping[str, Any]]) -> int:

@@ -23,6 +23,9 @@ DESCRIBE_SECONDS = 90.0
 """How long describing one run may take; the scheduler alone may take several times 20 s."""
 
 
+SILENT = "its file system does not answer"
+
+
 def find_runs(folder: Path) -> list[RunPaths]:
     """Return all runs in a folder, by name; also those that do not answer whether they are runs.
 
@@ -58,7 +61,7 @@ def choose_run(folder: Path, name: str | None) -> RunPaths:
 
 def describe_safely(paths: RunPaths) -> dict[str, Any]:
     """Return where a run stands, or why that cannot be said: a bad run says nothing of others."""
-    silent = _unreadable(paths, "its file system does not answer")
+    silent = _unreadable(paths, SILENT)
     try:
         if answer_within(PROBE_SECONDS, paths.config.stat, None) is None:
             return silent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections import Counter
@@ -54,12 +55,18 @@ def sparkline(values: Sequence[float], width: int) -> str:
 def view(paths: RunPaths) -> dict[str, Any]:
     """Return what is shown of a run: its standing, its curves, its GPUs, its last events."""
     facts = status.describe_safely(paths)
+    if "error" in facts:
+        return facts
     curves: dict[str, dict[str, list[float]]] = {}
     gpus: dict[str, float] = {}
     for fold, file in figures.files(paths).items():
         rows = figures.rows(file)
         curves[fold] = {
-            name: [row[name] for row in rows if row["kind"] == kind and name in row]
+            name: [
+                row[name]
+                for row in rows
+                if row["kind"] == kind and math.isfinite(row.get(name, math.nan))
+            ]
             for name, kind in CURVES.items()
         }
         trained = [row for row in rows if row["kind"] == "train"]
@@ -133,7 +140,7 @@ def panel(shown: Mapping[str, Any], width: int) -> RenderableType:
     if shown["gpus"]:
         known = ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in
                           sorted(shown["gpus"].items()))  # fmt: skip
-        parts.append(Text(f"GPUs: {known}"))
+        parts.append(Text(printable(f"GPUs: {known}")))
     for one in train.get("health") or ():
         parts.append(Text(printable(f"unhealthy: {one}"), style="red"))
     parts += [Text(printable(line), style="dim") for line in shown["events"]]
@@ -148,7 +155,7 @@ def _stages(shown: Mapping[str, Any]) -> Table:
         state = shown["stages"][stage]
         detail = printable("; ".join(filter(None, status.details(state))))
         style = COLOURS.get(state["status"], "default")
-        table.add_row(stage, Text(state["status"], style=style), Text(detail))
+        table.add_row(stage, Text(printable(state["status"]), style=style), Text(detail))
     return table
 
 
@@ -156,14 +163,19 @@ def _curves(fold: str, curves: Mapping[str, Sequence[float]], width: int) -> Tab
     table = Table.grid(padding=(0, 2))
     for name, values in curves.items():
         if values:
-            label = f"{fold} {name}".strip()
+            label = Text(printable(f"{fold} {name}".strip()))
             table.add_row(label, sparkline(values, max(8, width - 44)), f"{values[-1]:.4g}",
                           Text(f"from {values[0]:.4g}", style="dim"))  # fmt: skip
     return table
 
 
 def is_over(shown: Mapping[str, Any]) -> bool:
-    """Whether nothing of a run is running or queued any more."""
+    """Whether nothing of a run is running or queued any more, or will be in a moment."""
+    if "error" in shown:
+        return bool(shown["error"] != status.SILENT)
+    if shown.get("holder"):
+        # Between an attempt's end and the next one the run is still held by its job.
+        return False
     return not any(stage.get("status") in LIVE for stage in shown["stages"].values())
 
 

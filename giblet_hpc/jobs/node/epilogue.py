@@ -121,10 +121,10 @@ def _try_again(paths: RunPaths, attempt: Attempt, place: Place, scheduler: Sched
         _give_up(paths, place, stage, part)
         return
     hosts = facts.get("lost_hosts") or attempt.silent_hosts(time.time())
-    hosts = list(dict.fromkeys([*hosts, *facts.get("suspects", ())]))
     if len(hosts) == facts["nodes"]:
         # What strikes all nodes at once is not a node's fault.
         hosts = []
+    hosts = list(dict.fromkeys([*hosts, *facts.get("suspects", ())]))
     excluded.remember(paths, hosts, reason=reason, hours=profile.suspect_hours)
     paths.update_state(stage, part=part, status="queued", reason=f"queued again: {reason}", hint="")
     if profile.requeue == "successor":
@@ -187,7 +187,7 @@ def _refusal(paths: RunPaths, attempt: Attempt, disposition: object) -> tuple[st
     spent = attempts.without_progress(attempts.history(paths, facts["stage"], facts["part"]))
     if spent.hopeless:
         return "failed", f"{facts['reason']} (another attempt would end in the same way)"
-    known = search.named(facts.get("root", ""))
+    known = search.named(spent.causes[0]) if spent.causes else None
     if spent.same >= (known.attempts if known and known.attempts > 1 else SAME_CAUSE_LIMIT):
         return "failed", f"{facts['reason']} ({spent.same} attempts without progress)"
     if spent.every >= ANY_CAUSE_LIMIT:

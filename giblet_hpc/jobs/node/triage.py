@@ -156,8 +156,8 @@ def _lines(
 
 def _follows(reason: str) -> bool:
     """Whether a message only says that another rank is gone."""
-    cause = search.explain(reason)
-    return cause is not None and cause.role == "cascade"
+    roles = {match.cause.role for match in search.matches(reason)}
+    return "cascade" in roles and "root" not in roles
 
 
 def _of_rank(failure: Mapping[str, Any]) -> Diagnosis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -83,3 +84,22 @@ def test_a_run_that_has_not_begun(paths: RunPaths) -> None:
     assert (facts["stages"], facts["suggestions"]) == ({}, [])
     assert efficiency.as_text(facts) == ""
     assert efficiency.table([facts]).splitlines()[1].startswith("a run")
+
+
+def test_an_attempt_that_was_killed_with_its_script_ends_when_it_was_last_seen(
+    paths: RunPaths,
+) -> None:
+    """It is closed when the next one begins; what lies between was spent in the queue."""
+    train = {"gpus": 8, "minutes": 2880}
+    attempt(paths, "train", 3600, 43_200, queued=1, outcome="interrupted", **train)
+    os.utime(paths.attempt(1).node(0), (7200, 7200))
+    attempt(paths, "train", 43_200, 46_800, queued=1, step_to=9, **train)
+    found = efficiency.of_run(paths)["stages"]["train"]
+    assert found["gpu_hours"] == pytest.approx(16)
+    assert found["waited_seconds"] == pytest.approx(3599 + 36_000)
+
+
+def test_a_run_that_cannot_be_read_says_nothing_of_others(used: RunPaths) -> None:
+    assert efficiency.of_run_safely(used) is not None
+    used.attempt(2).job.write_text("{")
+    assert efficiency.of_run_safely(used) is None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from giblet_hpc.jobs.inspect import watch
+from giblet_hpc.jobs.inspect import status, watch
 from giblet_hpc.jobs.record.attempts import begin
 from giblet_hpc.jobs.schedulers.base import Place
 from giblet_hpc.runs.paths import RunPaths
@@ -86,6 +86,27 @@ def test_a_run_that_cannot_be_read(paths: RunPaths) -> None:
     (paths.root / "state" / "train.json").write_text("{")
     for terminal in (True, False):
         assert "a run" in seen(paths, terminal=terminal)
+
+
+def test_names_of_files_are_no_markup(training: RunPaths) -> None:
+    rows = (
+        '{"kind": "train", "loss": NaN}\n{"kind": "train", "loss": 2.5, "gpu/0/a\\u001b[2J": 1}\n'
+    )
+    training.metrics("a[b] [red]\x1b[2J").write_text(rows)
+    text = seen(training, terminal=True)
+    assert "a[b] [red]" in text
+    assert "\x1b[2J" not in text
+
+
+def test_a_run_that_is_held_is_not_over(
+    training: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between an attempt's end and the next one."""
+    assert watch.is_over(watch.view(training))
+    held = {**watch.view(training), "holder": "slurm job 7"}
+    assert not watch.is_over(held)
+    assert not watch.is_over({"error": status.SILENT, "stages": {}})
+    assert watch.is_over({"error": "cannot be read", "stages": {}})
 
 
 def test_a_curve_is_no_longer_than_its_values() -> None:

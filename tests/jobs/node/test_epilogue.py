@@ -207,3 +207,20 @@ def test_a_job_that_cannot_be_queued_again_names_the_command(run: RunPaths) -> N
     state = run.stage_state("train")
     assert state["status"] == "interrupted"
     assert state["hint"] == run.command("resubmit")
+
+
+def test_the_budget_is_that_of_the_cause_that_is_counted(run: RunPaths) -> None:
+    """A preempted attempt after two of a node's faults, which have three tries."""
+    for _ in range(2):
+        attempt(run, "crashed", progress=False).note(root="gpu-lost")
+    attempt(run, "interrupted", progress=False)
+    controller = Controller()
+    epilogue.conclude(run, PLACE, controller)
+    assert run.stage_state("train")["status"] == "queued"
+
+
+def test_a_bad_node_is_left_out_of_a_job_of_one_node(run: RunPaths) -> None:
+    attempt(run, "crashed", suspects=["n1"])
+    controller = Controller(usable_nodes=5)
+    epilogue.conclude(run, PLACE, controller)
+    assert controller.done == [("requeue", "7"), ("exclude", "n1")]

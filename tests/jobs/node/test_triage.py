@@ -211,3 +211,24 @@ def test_a_killed_rank_is_explained_by_the_jobs_own_log(attempt: Attempt) -> Non
     assert verdict.evidence[0].startswith(
         "attempts/submitit/7_0_log.err:2: slurmstepd: error: Detected"
     )
+
+
+def test_nccl_that_only_saw_another_rank_go_is_no_cause(attempt: Attempt) -> None:
+    failed(attempt, 0, "DistBackendError: NCCL error: unhandled system error", 10.0)
+    agent(attempt, 1, 11.0, (1, -9))
+    verdict = judged(attempt)
+    assert verdict.reason == "rank 1 on n2 was killed by signal 9 (SIGKILL)"
+    assert "memory" in verdict.hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "steps 40 to 44 had gradients that are not finite: back to step 30, with the data after",
+        "NCCL INFO NET/Plugin: No plugin found (libnccl-net.so), using internal implementation",
+    ],
+)
+def test_what_was_overcome_is_no_cause(attempt: Attempt, line: str) -> None:
+    attempt.log(0).write_text(f"{line}\n")
+    agent(attempt, 0, 11.0, (0, -9))
+    assert judged(attempt).root == "signal-9"
