@@ -70,6 +70,11 @@ class Child:
         """The exit code; None while the process runs."""
         return self._process.poll()
 
+    @property
+    def process(self) -> int:
+        """The id of the process that was started."""
+        return self._process.pid
+
     def processes(self) -> list[int]:
         """Return the ids of all processes that belong to this execution."""
         return processes_with(self._token)
@@ -109,7 +114,8 @@ class Child:
 class PeakMemory:
     """The most memory that a child's processes have held together, by samples.
 
-    Pages that processes share count once: each has its share of them (proportional set size).
+    What processes share counts once. Only what the kernel tells without a process's memory lock is
+    read, as a rank that waits for a dead device may hold its own for ever.
 
     Parameters
     ----------
@@ -127,16 +133,29 @@ class PeakMemory:
         if now - self._last < min(SAMPLE_SECONDS, 0.5 + (now - self._began) / 10):
             return
         self._last = now
-        self.bytes = max(self.bytes, sum(map(_held, self._child.processes())))
+        held = [_held(process) for process in _descendants(self._child.process)]
+        shared = max((pages for _, pages in held), default=0)
+        pages = sum(resident - pages for resident, pages in held) + shared
+        self.bytes = max(self.bytes, pages * os.sysconf("SC_PAGESIZE"))
 
 
-def _held(process: int) -> int:
+def _held(process: int) -> tuple[int, int]:
+    """Return the pages of a process that are in memory, and those of them that others may share."""
     try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    lines = (line.split() for line in text.splitlines())
-    return next((1024 * int(words[1]) for words in lines if words[0] == "Pss:"), 0)
+        _, resident, shared, *_ = Path(f"/proc/{process}/statm").read_text().split()
+    except (OSError, ValueError):
+        return 0, 0
+    return int(resident), int(shared)
+
+
+def _descendants(process: int) -> list[int]:
+    """Return a process and all that it has started, and they in turn."""
+    found = [process]
+    for file in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in file.read_text().split():
+                found += _descendants(int(child))
+    return found
 
 
 def _die_with_parent() -> None:
