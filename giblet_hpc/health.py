@@ -15,6 +15,8 @@ from typing import Any
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.findings import Finding
 
+MILESTONES = (0.1, 0.2, 0.5)
+"""Shares of the first epoch's loss."""
 SURE = 2.0
 """Standard errors by which a figure has to be beyond its limit."""
 Row = Mapping[str, Any]
@@ -109,6 +111,10 @@ class Health:
         first, last = statistics.mean(early), statistics.mean(late)
         share = (first - last) / abs(first) if first else 0.0
         seen = f"{100 * share:.3g} % in {epochs:.3g} epochs ({first:.4g} to {last:.4g})"
+        if by := ", ".join(
+            f"{100 * part:g} % by epoch {e}" for part, e in falls(self.train).items()
+        ):
+            seen += f"; {by}"
         # Losses of single batches scatter: only a fall that is too small beyond that counts.
         doubt = SURE * math.hypot(_error(early), _error(late)) / abs(first) if first else 0.0
         if share < self.limits.smallest_fall < share + doubt:
@@ -217,6 +223,32 @@ class Health:
         if busy and statistics.mean(busy) < self.limits.least_busy:
             return Finding("GPUs", "warn", seen, "fewer GPUs, or a larger train.batch_windows")
         return Finding("GPUs", "ok", seen)
+
+
+def falls(rows: Sequence[Row]) -> dict[float, int]:
+    """Return by which epoch the mean loss of an epoch had fallen by 10, 20 and 50 %.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        Of training.
+
+    Returns
+    -------
+    dict of float to int
+        Epoch by share, of those that were reached.
+    """
+    every: dict[int, list[float]] = {}
+    for row in rows:
+        if math.isfinite(row["loss"]):
+            every.setdefault(math.ceil(row["epoch"]), []).append(row["loss"])
+    means = {epoch: statistics.mean(values) for epoch, values in sorted(every.items())}
+    first = next(iter(means.values()), 0.0)
+    reached = {
+        share: next((epoch for epoch, mean in means.items() if mean <= (1 - share) * first), None)
+        for share in MILESTONES
+    }
+    return {share: epoch for share, epoch in reached.items() if epoch is not None and first > 0}
 
 
 def _error(values: Sequence[float]) -> float:

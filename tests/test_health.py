@@ -127,6 +127,20 @@ def test_losses_that_scatter_say_nothing_of_a_fall_yet(demo_config: str) -> None
         assert judge(demo_config, rows)["fall of the loss"].level == level
 
 
+def test_by_which_epoch_the_loss_had_fallen(demo_config: str) -> None:
+    rows = rows_of(30, loss=lambda e: 2.0 - 0.05 * e)
+    assert health.falls([row for row in rows if row["kind"] == "train"]) == {
+        0.1: 5,
+        0.2: 9,
+        0.5: 21,
+    }
+    assert "; 10 % by epoch 5, 20 % by epoch 9, 50 % by epoch 21" in (
+        judge(demo_config, rows)["fall of the loss"].seen
+    )
+    assert health.falls([]) == {}
+    assert health.falls([{"loss": 1.0, "epoch": 1.0}, {"loss": 0.95, "epoch": 2.0}]) == {}
+
+
 def test_losses_that_are_not_numbers(demo_config: str) -> None:
     """A step that is not finite is skipped, but its loss is recorded."""
     rows = rows_of(30)
