@@ -131,7 +131,10 @@ def panel(shown: Mapping[str, Any], width: int) -> RenderableType:
     train = shown["stages"]["train"]
     if train.get("total_steps"):
         done = min(train.get("step", 0), train["total_steps"])
-        parts.append(ProgressBar(total=train["total_steps"], completed=done, width=width - 4))
+        bar = Table.grid()
+        # A bar of its own would not end its line.
+        bar.add_row(ProgressBar(total=train["total_steps"], completed=done, width=width - 4))
+        parts.append(bar)
     parts += [
         _curves(fold, curves, width)
         for fold, curves in shown["curves"].items()

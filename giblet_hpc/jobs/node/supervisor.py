@@ -210,6 +210,7 @@ class Supervisor:
 
     def _begin(self, used: str) -> Attempt:
         paths, stage, place = self._paths, self._stage, self._place
+        before = paths.recorded_state(stage, part=self._task.part)
         attempt = attempts.begin(
             paths,
             place,
@@ -225,7 +226,7 @@ class Supervisor:
                 "head": place.head,
                 "checkpoint_from": paths.checkpoint_step(),
                 "image": used,
-                "queued": paths.recorded_state(stage, part=self._task.part).get("queued_at"),
+                "queued": before.get("queued_at") if before.get("status") == "queued" else None,
                 "job_logs": evidence.sizes_of_job_logs(paths, place.job),
             },
         )

@@ -46,7 +46,7 @@ def test_a_screen(training: RunPaths) -> None:
     text = CONTROL.sub("", seen(training, terminal=True))
     assert "a run" in text
     assert re.search(r"train +interrupted", text)
-    assert re.search(r"loss +[▁▂▃▄▅▆▇█]{8,} +[\d.]+ +from", text)
+    assert re.search(r"(?m)^│ loss +[▁▂▃▄▅▆▇█]{8,} +[\d.]+ +from", text)
     assert re.search(r"r +[▁▂▃▄▅▆▇█]+ +0\.387", text)
     assert "GPUs: percent busy 80" in text
     assert "train, attempt 1: crashed: out of GPU memory (rank 1 on n2)" in text
