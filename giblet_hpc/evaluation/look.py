@@ -33,7 +33,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto;
   padding: 0 1rem; }}
 img, video {{ max-width: 100%; height: auto; vertical-align: top; }}
-figure {{ display: inline-block; margin: .5rem .5rem .5rem 0; }}
+figure {{ display: inline-block; vertical-align: top; margin: .5rem .5rem .5rem 0; }}
 figcaption {{ font-size: .85rem; }}
 </style>
 <h1>{title}</h1>
@@ -165,7 +165,7 @@ def page(figures: Mapping[str, Any]) -> str:
                 parts.append(
                     f"<figure>{shown}<figcaption>{html.escape(what)}</figcaption></figure>"
                 )
-    facts = {key: value for key, value in figures.items() if key != "samples"}
+    facts = {key: value for key, value in figures.items() if key != "samples" and value != ""}
     said = "; ".join(f"{key}: {value}" for key, value in facts.items())
     title = html.escape(f"{figures['run']}: step {figures['step']}")
     return PAGE.format(title=title, said=html.escape(said), body="\n".join(parts))
