@@ -80,6 +80,8 @@ def ceiling_map(
 ) -> NDArray[np.float64] | None:
     """Return the noise ceiling of every voxel on the test TRs; None with fewer than two subjects.
 
+    It is 0 where what subjects share is not above chance.
+
     Parameters
     ----------
     everyone : StudyArrays
@@ -94,14 +96,15 @@ def ceiling_map(
     if count < 2:
         return None
     valid = np.concatenate([everyone.runs[b.run].valid[:, b.start : b.stop] for b in blocks], 1)
-    rho = np.zeros(everyone.voxels)
+    found = np.zeros((3, everyone.voxels))
     for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
         scans = np.concatenate(
             [everyone.runs[b.run].bold[:, b.start : b.stop, chosen] for b in blocks], 1
         )
-        rho[chosen] = ceilings.pairwise_correlation(scans, valid, test_rows(blocks))
-    rho = _of_all_ranks(rho, world)
-    return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1)
+        found[:, chosen] = ceilings.shared_and_chance(scans, valid, test_rows(blocks))
+    rho, mean, deviation = _of_all_ranks(found, world)
+    known = ceilings.above_chance(rho, mean, deviation)
+    return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1, known=known)
 
 
 def members_of(
