@@ -48,7 +48,7 @@ def pairwise_correlation(
 def shared_and_chance(
     scans: NDArray[np.floating], valid: NDArray[np.bool_], runs: Sequence[slice]
 ) -> NDArray[np.float64]:
-    """Return that correlation, and its mean and deviation where subjects share nothing.
+    """Return that correlation, its mean and deviation where subjects share nothing, and N.
 
     Each subject's courses are shifted around in each run, by a time of its own, which keeps their
     autocorrelation and undoes what subjects share. Shifts are the same for all voxels.
@@ -60,7 +60,8 @@ def shared_and_chance(
 
     Returns
     -------
-    ndarray, shape (3, voxels)
+    ndarray, shape (4, voxels)
+        N: subjects whose scans of the voxel vary.
     """
     units, varying = _unit_courses(scans, valid, runs)
     rho = _mean_pairs(units.sum(0, dtype=np.float64), varying)
@@ -75,7 +76,7 @@ def shared_and_chance(
                 by = int(random.integers(least, max(least + 1, length - least)))
                 total[rows] += np.roll(course[rows], by, axis=0)
         found[draw] = _mean_pairs(total.astype(np.float64), varying)
-    return np.stack([rho, found.mean(0), found.std(0, ddof=1)])
+    return np.stack([rho, found.mean(0), found.std(0, ddof=1), varying])
 
 
 def above_chance(
@@ -121,7 +122,7 @@ def _mean_pairs(total: NDArray[np.float64], varying: NDArray[np.int64]) -> NDArr
 def noise_ceiling(
     rho: NDArray[np.float64],
     *,
-    subjects_in_mean: int,
+    subjects_in_mean: int | NDArray[np.floating],
     known: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Return the best r of a stimulus model.
@@ -130,8 +131,9 @@ def noise_ceiling(
     ----------
     rho : ndarray, shape (voxels,)
         Mean pairwise correlation.
-    subjects_in_mean : int
-        1 to predict individuals, N to predict the mean over N subjects.
+    subjects_in_mean : int or ndarray, shape (voxels,)
+        1 to predict individuals, N to predict the mean over N subjects; those whose scans of a
+        voxel vary.
     known : ndarray of bool, shape (voxels,), optional
         Where rho is above chance: its root would make a ceiling of noise elsewhere.
 

@@ -96,15 +96,16 @@ def ceiling_map(
     if count < 2:
         return None
     valid = np.concatenate([everyone.runs[b.run].valid[:, b.start : b.stop] for b in blocks], 1)
-    found = np.zeros((3, everyone.voxels))
+    found = np.zeros((4, everyone.voxels))
     for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
         scans = np.concatenate(
             [everyone.runs[b.run].bold[:, b.start : b.stop, chosen] for b in blocks], 1
         )
         found[:, chosen] = ceilings.shared_and_chance(scans, valid, test_rows(blocks))
-    rho, mean, deviation = _of_all_ranks(found, world)
+    rho, mean, deviation, varying = _of_all_ranks(found, world)
     known = ceilings.above_chance(rho, mean, deviation)
-    return ceilings.noise_ceiling(rho, subjects_in_mean=count if group_mean else 1, known=known)
+    averaged = np.maximum(1, varying) if group_mean else 1
+    return ceilings.noise_ceiling(rho, subjects_in_mean=averaged, known=known)
 
 
 def members_of(

@@ -81,7 +81,7 @@ def test_scores_by_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
             )
     scans = np.concatenate([runs[b.run].bold[:, b.start : b.stop] for b in tests], 1)
     there = np.concatenate([runs[b.run].valid[:, b.start : b.stop] for b in tests], 1)
-    rho, mean, deviation = ceiling.shared_and_chance(scans, there, rows)
+    rho, mean, deviation, _ = ceiling.shared_and_chance(scans, there, rows)
     np.testing.assert_allclose(rho, ceiling.pairwise_correlation(scans, there, rows), rtol=1e-6)
     known = ceiling.above_chance(rho, mean, deviation)
     found = scores.ceiling_map(study, tests, ALONE, group_mean=False)

@@ -24,7 +24,7 @@ def test_noise_passes_as_often_as_the_level_says() -> None:
     below, passed, every = 0, 0, np.ones((5, 1000), bool)
     for seed in range(200):
         scans = slow(np.random.default_rng(seed), 5, 1000, 20)
-        rho, mean, deviation = ceiling.shared_and_chance(scans, every, RUNS)
+        rho, mean, deviation, _ = ceiling.shared_and_chance(scans, every, RUNS)
         below += int((norm.sf((rho - mean) / deviation) < 0.05).sum())
         passed += int(ceiling.above_chance(rho, mean, deviation).any())
     assert 0.03 <= below / (200 * 20) <= 0.07
@@ -38,7 +38,7 @@ def test_what_is_shared_passes_and_noise_beside_it_does_not(share: float) -> Non
     signal = slow(random, 1, 1000, 30)
     scans[:, :, :30] = np.sqrt(share) * signal + np.sqrt(1 - share) * scans[:, :, :30]
     found = ceiling.shared_and_chance(scans, np.ones((6, 1000), bool), RUNS)
-    known = ceiling.above_chance(*found)
+    known = ceiling.above_chance(*found[:3])
     assert known[:30].mean() > (0.8 if share > 0.2 else 0.5)
     assert known[30:].mean() < 0.15
     made = ceiling.noise_ceiling(found[0], subjects_in_mean=1, known=known)
@@ -50,6 +50,21 @@ def test_voxels_that_do_not_vary_have_none() -> None:
     scans = np.zeros((3, 1000, 2))
     scans[:, :, 1] = np.sin(np.arange(1000) / 9)
     found = ceiling.shared_and_chance(scans, np.ones((3, 1000), bool), RUNS)
-    known = ceiling.above_chance(*found)
+    known = ceiling.above_chance(*found[:3])
     assert not known[0]
     assert known[1] == (found[0, 1] > found[1, 1] + 2 * found[2, 1])
+
+
+def test_subjects_who_lack_a_voxel_are_no_part_of_its_mean() -> None:
+    """The mean over those who have it is what can be predicted."""
+    random = np.random.default_rng(2)
+    share = 0.3
+    signal = random.standard_normal((1, 4000, 1)) * np.sqrt(share)
+    scans = signal + np.sqrt(1 - share) * random.standard_normal((6, 4000, 2))
+    scans[3:, :, 1] = 0
+    rows = [slice(0, 4000)]
+    found = ceiling.shared_and_chance(scans, np.ones((6, 4000), bool), rows)
+    assert found[3].tolist() == [6, 3]
+    made = ceiling.noise_ceiling(found[0], subjects_in_mean=found[3])
+    reached = [np.corrcoef(signal[0, :, 0], scans[:, :, v].mean(0))[0, 1] for v in range(2)]
+    assert made == pytest.approx(reached, abs=0.02)
