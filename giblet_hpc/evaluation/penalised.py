@@ -10,7 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
+from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation.blocks import VOXELS
+
+FEWEST_TRS = 2
+"""To fit on."""
 
 
 def fit_ridge(
@@ -32,7 +36,17 @@ def fit_ridge(
         TRs dropped on both sides of a cross-validation block.
     one : bool
         One penalty for all voxels, rather than one for each.
+
+    Raises
+    ------
+    DataError
+        When the TRs are too few for any block.
     """
+    if not usable_blocks(len(inputs), options.folds, purge):
+        raise DataError(
+            f"{len(inputs)} training TRs are too few for ridge, whose lags reach {purge} TRs",
+            hint="fewer evaluate.ridge.delays, or more training TRs",
+        )
     from himalaya.backend import set_backend
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV
@@ -41,7 +55,7 @@ def fit_ridge(
     kind = RidgeCV if inputs.shape[1] < inputs.shape[0] else KernelRidgeCV
     model = kind(
         alphas=np.array(options.alphas),
-        cv=purged_blocks(len(inputs), options.folds, purge),
+        cv=usable_blocks(len(inputs), options.folds, purge),
         fit_intercept=True,
         solver_params={
             "n_targets_batch": VOXELS,
@@ -64,6 +78,13 @@ class _OnCpu:
         predicted = self._model.predict(self._backend.asarray(inputs))
         result: NDArray[np.float32] = self._backend.to_numpy(predicted)
         return result
+
+
+def usable_blocks(
+    trs: int, folds: int, purge: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return those blocks of `purged_blocks` beside which something is left to fit on."""
+    return [pair for pair in purged_blocks(trs, folds, purge) if len(pair[0]) >= FEWEST_TRS]
 
 
 def purged_blocks(

@@ -8,6 +8,7 @@ Ridge regression on lagged features times a root of that covariance is the same 
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.evaluation.metrics import fisher_mean, pearson
-from giblet_hpc.evaluation.penalised import fit_ridge, purged_blocks
+from giblet_hpc.evaluation.penalised import fit_ridge, usable_blocks
 
+logger = logging.getLogger(__name__)
 JITTER = 1e-4
 """Added to the covariance's diagonal: a long scale makes it singular."""
 VOXELS, SUBJECTS = 512, 3
@@ -100,11 +102,28 @@ def choose(
     ]
     if len(candidates) == 1:
         return candidates[0]
+    fewest = min(int(there.sum()) for there in valid)
+    if not _nested(fewest, options.folds, max(delays)):
+        logger.warning(
+            "%d training TRs are too few to choose ridge's prior: %s is taken",
+            fewest,
+            candidates[0],
+        )
+        return candidates[0]
     found = [
         _score(candidate, lagged, scans, valid, options, delays=delays, tr=tr)
         for candidate in candidates
     ]
     return candidates[int(np.argmax(found))]
+
+
+def _nested(trs: int, folds: int, purge: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Return the blocks beside which penalties can be chosen by blocks again."""
+    return [
+        pair
+        for pair in usable_blocks(trs, folds, purge)
+        if usable_blocks(len(pair[0]), folds, purge)
+    ]
 
 
 def _score(
@@ -123,7 +142,7 @@ def _score(
     for own, there in zip(scans, valid, strict=True):
         x, y = inputs[there], own[there]
         made, rows = np.zeros_like(y), []
-        for fit, held_out in purged_blocks(len(x), options.folds, purge):
+        for fit, held_out in _nested(len(x), options.folds, purge):
             model = fit_ridge(x[fit], y[fit], options, purge=purge, one=candidate.one_penalty)
             made[held_out] = model.predict(x[held_out])
             rows.append(slice(int(held_out[0]), int(held_out[-1]) + 1))

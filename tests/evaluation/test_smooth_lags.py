@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
+from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation.penalised import fit_ridge
 from giblet_hpc.evaluation.smooth_lags import JITTER, Prior, choose, with_prior
 from giblet_hpc.timing import delayed
@@ -73,3 +74,15 @@ def test_a_single_candidate_needs_no_fit() -> None:
     found = choose(empty, [], [], options, delays=DELAYS, tr=1.5)
     assert found == Prior(2.0, True)
     assert Prior(**found.facts()) == found
+
+
+def test_studies_that_are_too_short_to_choose_by(caplog: pytest.LogCaptureFixture) -> None:
+    lagged, scans = planted(0, np.hanning(11), 1.0)
+    options = Ridge(alphas=ALPHAS, folds=5, smooth_seconds=(2.0, 4.0))
+    every = np.ones(30, bool)
+    found = choose(lagged[:30], [scans[:30]], [every], options, delays=DELAYS, tr=1.5)
+    assert found == Prior(2.0, False)
+    assert "30 training TRs are too few to choose" in caplog.text
+    fit_ridge(lagged[:30], scans[:30], options, purge=11).predict(lagged)
+    with pytest.raises(DataError, match="20 training TRs are too few for ridge"):
+        fit_ridge(lagged[:20], scans[:20], options, purge=18)
