@@ -21,7 +21,8 @@ from giblet_hpc.cli.findings import Looked, preprocessed, show
 from giblet_hpc.cli.planned import planned_seconds, require_torch
 from giblet_hpc.config import io as config_io
 from giblet_hpc.findings import Finding
-from giblet_hpc.jobs.inspect import figures, health
+from giblet_hpc.jobs.inspect import health
+from giblet_hpc.runs import figures
 
 
 @click.group()

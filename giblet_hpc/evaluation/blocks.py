@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.files import write_with
@@ -26,6 +27,12 @@ def voxel_share(voxels: int, world: World) -> slice:
     """Return which of the voxels are a rank's to compute."""
     edges = [rank * voxels // world.size for rank in (world.rank, world.rank + 1)]
     return slice(*edges)
+
+
+def over_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:
+    """Return the sum over ranks: of an array that is zero but for a rank's share, the whole."""
+    total: NDArray[np.float64] = world.sum(torch.from_numpy(values).to(world.device)).cpu().numpy()
+    return total
 
 
 def write_rows(path: Path, shape: Sequence[int], parts: Iterable[NDArray[np.floating]]) -> None:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.blocks import voxel_blocks, voxel_share
+from giblet_hpc.evaluation.blocks import over_ranks, voxel_blocks, voxel_share
 from giblet_hpc.evaluation.metrics import demeaned
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
@@ -119,7 +118,7 @@ def draw_scores(
                 found = _fisher(demeaned(made, valid, runs), measured, parts, drawn)
                 z[name][subject] += found @ inside
     sizes = np.maximum(1, members.sum(1))
-    means = {name: _over_ranks(values, world) / sizes for name, values in z.items()}
+    means = {name: over_ranks(values, world) / sizes for name, values in z.items()}
     return Draws(means, _times(random, subjects, count).astype(np.float64))
 
 
@@ -145,11 +144,6 @@ def _fisher(
     spread = np.sqrt(sums(made * made) * sums(measured * measured))
     r = np.divide(sums(made * measured), spread, out=np.zeros_like(spread), where=spread > 1e-9)
     return np.arctanh(np.clip(r, -LARGEST_R, LARGEST_R), out=r)
-
-
-def _over_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = world.sum(torch.from_numpy(values).to(world.device)).cpu().numpy()
-    return total
 
 
 def interval(values: NDArray[np.float64]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.evaluation.maps import new_figure, slices_figure
 from giblet_hpc.files import write_with
+from giblet_hpc.runs.figures import rows as rows_of
 
 DPI = 110
 SHARED_PERCENTILE = 99.0
@@ -27,7 +27,7 @@ def save_figure(folder: Path, name: str, figure: Any) -> None:
 
 def training_figure(metrics: Path) -> Any:
     """Draw the training curves of a metrics file."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = rows_of(metrics)
     figure = new_figure(10, 2.6)
     left, middle, right = figure.subplots(1, 3)
     train = [row for row in rows if row["kind"] == "train"]

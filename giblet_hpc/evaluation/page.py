@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from giblet_hpc.evaluation import citations, methods
 from giblet_hpc.files import read_json, write_text
 from giblet_hpc.findings import Finding, worst
 from giblet_hpc.health import Health
+from giblet_hpc.runs import figures
 from giblet_hpc.runs.paths import RunPaths
 
 COLUMNS = (
@@ -85,7 +85,7 @@ def figures_of(folder: Path) -> list[dict[str, str]]:
 
 def health_of(metrics: Path, config: RunConfig) -> list[Finding]:
     """Return what speaks for and against a training, from its figures."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = figures.rows(metrics)
     steps = max((row["step"] for row in rows), default=0)
     found = Health(config, rows, total_steps=steps).findings()
     return [one for one in found if one.level != "skipped"]

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import ceiling as ceilings
 from giblet_hpc.evaluation import metrics
-from giblet_hpc.evaluation.blocks import voxel_blocks, voxel_share
+from giblet_hpc.evaluation.blocks import over_ranks, voxel_blocks, voxel_share
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.statistics import rows_of
@@ -66,13 +65,7 @@ def score_maps(
             made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
             maps[f"{name}_r"][subject, chosen] = metrics.pearson(made, measured, valid, runs)
             maps[f"{name}_r2"][subject, chosen] = metrics.r_squared(made, measured, valid, runs)
-    return {name: _of_all_ranks(values, world) for name, values in maps.items()}
-
-
-def _of_all_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:
-    """Put together what each rank has of an array that is zero elsewhere."""
-    total: NDArray[np.float64] = world.sum(torch.from_numpy(values).to(world.device)).cpu().numpy()
-    return total
+    return {name: over_ranks(values, world) for name, values in maps.items()}
 
 
 def ceiling_map(
@@ -102,7 +95,7 @@ def ceiling_map(
             [everyone.runs[b.run].bold[:, b.start : b.stop, chosen] for b in blocks], 1
         )
         found[:, chosen] = ceilings.shared_and_chance(scans, valid, test_rows(blocks))
-    rho, mean, deviation, varying = _of_all_ranks(found, world)
+    rho, mean, deviation, varying = over_ranks(found, world)
     known = ceilings.above_chance(rho, mean, deviation)
     averaged = np.maximum(1, varying) if group_mean else 1
     return ceilings.noise_ceiling(rho, subjects_in_mean=averaged, known=known)

@@ -111,9 +111,12 @@ def choose(
         )
         return candidates[0]
     found = [
-        _score(candidate, lagged, scans, valid, options, delays=delays, tr=tr)
+        _score(
+            with_prior(lagged, delays, candidate.smooth_seconds / tr), scans, valid, options,
+            purge=max(delays), one=candidate.one_penalty,
+        )
         for candidate in candidates
-    ]
+    ]  # fmt: skip
     return candidates[int(np.argmax(found))]
 
 
@@ -127,23 +130,21 @@ def _nested(trs: int, folds: int, purge: int) -> list[tuple[NDArray[np.int64], N
 
 
 def _score(
-    candidate: Prior,
-    lagged: NDArray[np.float32],
+    inputs: NDArray[np.float32],
     scans: Sequence[NDArray[np.float32]],
     valid: Sequence[NDArray[np.bool_]],
     options: Ridge,
     *,
-    delays: Sequence[int],
-    tr: float,
+    purge: int,
+    one: bool,
 ) -> float:
     """Return the mean r of blocks that are held out."""
-    inputs, purge = with_prior(lagged, delays, candidate.smooth_seconds / tr), max(delays)
     every = []
     for own, there in zip(scans, valid, strict=True):
         x, y = inputs[there], own[there]
         made, rows = np.zeros_like(y), []
         for fit, held_out in _nested(len(x), options.folds, purge):
-            model = fit_ridge(x[fit], y[fit], options, purge=purge, one=candidate.one_penalty)
+            model = fit_ridge(x[fit], y[fit], options, purge=purge, one=one)
             made[held_out] = model.predict(x[held_out])
             rows.append(slice(int(held_out[0]), int(held_out[-1]) + 1))
         every.append(pearson(made, y, np.ones(len(y), bool), rows))

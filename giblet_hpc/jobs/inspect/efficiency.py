@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from giblet_hpc.errors import GibletError
-from giblet_hpc.jobs.inspect import figures
+from giblet_hpc.jobs.inspect.status import duration
 from giblet_hpc.jobs.record import attempts
+from giblet_hpc.plans.hardware import GIB
+from giblet_hpc.runs import figures
 from giblet_hpc.runs.paths import STAGES, RunPaths
 
 logger = logging.getLogger(__name__)
-GIB = 2**30
 ENOUGH_MEMORY = 1.3
 """Of the most that was used: what is worth asking for."""
 HALF = 0.5
@@ -42,15 +43,15 @@ def of_run(paths: RunPaths) -> dict[str, Any]:
         (of the longest attempt). ``suggestions``: fields of the cluster profile, options or
         settings, each with a value and why.
     """
-    every = attempts.all_attempts(paths)
+    every = [(one, one.facts()) for one in attempts.all_attempts(paths)]
     busy = _percent_busy(paths)
     stages: dict[str, dict[str, Any]] = {}
     before = 0.0
     for stage in STAGES:
-        own = [one for one in every if one.facts().get("stage") == stage]
+        own = [(one, facts) for one, facts in every if facts.get("stage") == stage]
         if own:
             stages[stage] = _of_stage(own, after=before)
-            before = max(one.facts().get("ended", 0.0) for one in own)
+            before = max(facts.get("ended", 0.0) for _, facts in own)
     if "train" in stages and busy is not None:
         stages["train"]["gpu_hours_busy"] = stages["train"]["gpu_hours"] * busy / 100
     return {"run": paths.name, "stages": stages, "suggestions": list(_suggestions(stages, busy))}
@@ -65,10 +66,13 @@ def of_run_safely(paths: RunPaths) -> dict[str, Any] | None:
         return None
 
 
-def _of_stage(own: Sequence[attempts.Attempt], *, after: float) -> dict[str, Any]:
+def _of_stage(
+    own: Sequence[tuple[attempts.Attempt, dict[str, Any]]], *, after: float
+) -> dict[str, Any]:
     """Add up a stage's attempts; none waits before the stage that it needs has ended."""
-    facts = [one.facts() for one in own]
-    ends = [_end(one) for one in own]
+    facts = [fact for _, fact in own]
+    nodes = [list(one.nodes().values()) for one, _ in own]
+    ends = [_end(fact, records) for fact, records in zip(facts, nodes, strict=True)]
     seconds = [max(0.0, end - fact["started"]) for fact, end in zip(facts, ends, strict=True)]
     # A stage waits from when it was queued, or its earlier stage or attempt had ended.
     before = [after, *(end if not facts[0].get("part") else after for end in ends[:-1])]
@@ -77,7 +81,7 @@ def _of_stage(own: Sequence[attempts.Attempt], *, after: float) -> dict[str, Any
         for fact, since in zip(facts, before, strict=True)
         if fact.get("queued")
     ]
-    used = [record.get("peak_memory", 0) for one in own for record in one.nodes().values()]
+    used = [record.get("peak_memory", 0) for records in nodes for record in records]
     asked = [fact["memory_gb"] for fact in facts if fact.get("memory_gb")]
     pairs = list(zip(facts, seconds, strict=True))
     return {
@@ -97,13 +101,12 @@ def _of_stage(own: Sequence[attempts.Attempt], *, after: float) -> dict[str, Any
     }
 
 
-def _end(attempt: attempts.Attempt) -> float:
+def _end(facts: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> float:
     """Return when an attempt ended; one that was killed with its script, when it was seen last.
 
     Such an attempt is closed when the next one begins, which may be hours later.
     """
-    facts = attempt.facts()
-    seen = [record["heartbeat"] for record in attempt.nodes().values()]
+    seen = [record["heartbeat"] for record in nodes]
     end = float(facts.get("ended", facts["started"]))
     killed = facts.get("outcome") == "interrupted" and facts.get("step_to") is None
     return min(end, max(seen)) if killed and seen else end
@@ -167,7 +170,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
     """Return a few lines: a line for each stage, then what would have been enough."""
     lines = []
     for name, stage in facts["stages"].items():
-        details = [_duration(stage["hours"])]
+        details = [duration(3600 * stage["hours"])]
         if stage["gpu_hours"]:
             idle = stage.get("gpu_hours_busy")
             known = f", {idle:.1f} of them busy" if idle is not None else ""
@@ -175,7 +178,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
         elif stage["core_hours"]:
             details.append(f"{stage['core_hours']:.1f} core hours")
         if stage["waited_seconds"] >= 1:
-            details.append(f"{_duration(stage['waited_seconds'] / 3600)} in the queue")
+            details.append(f"{duration(stage['waited_seconds'])} in the queue")
         if stage["attempts"] > 1:
             details.append(f"{stage['attempts']} attempts")
         if name == "train":
@@ -192,12 +195,6 @@ def as_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _duration(hours: float) -> str:
-    if hours < 1 / 30:
-        return f"{3600 * hours:.0f} s"
-    return f"{60 * hours:.0f} min" if hours < 2 else f"{hours:.1f} h"
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a line for each run: hours, waiting, lost steps, memory, and what to change."""
     width = max([len(str(row["run"])) for row in rows], default=3)
@@ -212,7 +209,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append(
             f"{row['run']:<{width}}  {sum(s['hours'] for s in stages):>7.2f}{gpu:>8.1f}"
             f"{f'{100 * busy / gpu:.0f} %' if gpu and busy else '-':>7}"
-            f"{_duration(sum(s['waited_seconds'] for s in stages) / 3600):>9}"
+            f"{duration(sum(s['waited_seconds'] for s in stages)):>9}"
             f"{sum(s['lost_steps'] for s in stages):>6}"
             f"{max((s['memory_gib']['used'] for s in stages), default=0):>9.1f}"
             f"{f'{asked:g}' if asked else '-':>7}  {change}".rstrip()

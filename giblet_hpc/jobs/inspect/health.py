@@ -12,11 +12,10 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.findings import Finding, Level, as_text, worst
 from giblet_hpc.health import Health, epoch_table
-from giblet_hpc.jobs.inspect import figures
-from giblet_hpc.runs import checkpoints
+from giblet_hpc.plans.hardware import GIB
+from giblet_hpc.runs import checkpoints, figures
 from giblet_hpc.runs.paths import RunPaths
 
-GIB = 2**30
 ROOM = 3
 """Checkpoints that the disk should have room for."""
 EPOCHS_SHOWN = 12

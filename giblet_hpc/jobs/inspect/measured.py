@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from giblet_hpc.jobs.inspect import figures
 from giblet_hpc.jobs.record import attempts
+from giblet_hpc.plans.hardware import GIB
+from giblet_hpc.runs import figures
 from giblet_hpc.runs.paths import RunPaths
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from giblet_hpc.jobs.inspect import figures, status
+from giblet_hpc.jobs.inspect import status
 from giblet_hpc.jobs.record import attempts
 from giblet_hpc.printable import printable
+from giblet_hpc.runs import figures
 from giblet_hpc.runs.paths import STAGES, RunPaths
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -221,7 +222,7 @@ def _print_changes(
         now += [f"{one['run']} event: {event}" for one in shown for event in one.get("events", ())]
         for line in now:
             if line not in before:
-                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+                console.out(printable(line), highlight=False)
         before |= set(now)
         if all(map(is_over, shown)):
             return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from giblet_hpc.files import write_json
-from giblet_hpc.jobs.inspect import figures, measured
+from giblet_hpc.jobs.inspect import measured
 from giblet_hpc.jobs.record.attempts import begin
 from giblet_hpc.jobs.schedulers.base import Place
+from giblet_hpc.runs import figures
 from giblet_hpc.runs.paths import RunPaths
 
 
