@@ -157,9 +157,16 @@ class Alignment:
                 )  # fmt: skip
         if not bad:
             low, high, mean = min(r.values()), max(r.values()), np.mean(list(r.values()))
+            courses = {
+                name: alignment.standardised(values.mean(1, keepdims=True), valid[name])
+                for name, values in alike.items()
+            }
+            whole = np.mean(list(alignment.between_subjects(courses, valid)[0].values()))
             yield Finding(
-                check, "ok", f"r with the others {low:.2f} to {high:.2f}, mean {mean:.2f}"
-            )
+                check, "ok",
+                f"r with the others, voxel by voxel, {low:.2f} to {high:.2f}, mean {mean:.2f}; of "
+                f"the mean over voxels {whole:.2f}",
+            )  # fmt: skip
 
     def _missing(self, run: str, scans: Scans, valid: Valid) -> Iterator[Finding]:
         most = max(int(there.sum()) for there in valid.values())
