@@ -29,6 +29,7 @@ from giblet_hpc.evaluation.baselines import write_ridge
 from giblet_hpc.evaluation.prediction import predict_test
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training import statistics
 from giblet_hpc.training.feed import RunArrays, StudyArrays
@@ -89,8 +90,8 @@ def study_of(given: argparse.Namespace) -> StudyArrays:
         text = random.standard_normal((trs, 1024), dtype=np.float32)
         runs[name] = RunArrays({"text": text}, bold, np.ones((given.subjects, trs), bool))
     names = tuple(str(number) for number in range(given.subjects))
-    mask = np.ones((1, 1, given.voxels), bool)
-    return StudyArrays(runs, names, mask, np.eye(4), {})
+    mask = np.ones(given.voxels, bool)
+    return StudyArrays(runs, names, mask, Columns(mask.size), {})
 
 
 def main() -> None:

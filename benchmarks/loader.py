@@ -23,6 +23,7 @@ import torch
 import zarr
 
 from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training.batches import WindowReader
@@ -97,8 +98,8 @@ def main() -> None:
             )
             stimulus = {n.rpartition("/")[2]: v for n, v in held.items() if n[0] == "s"}
             run = RunArrays(stimulus, bold, np.ones((1, given.trs), bool))
-            study = StudyArrays({"run1": run}, ("01",), np.ones((1, 1, 85_000), bool),
-                                np.eye(4), {})  # fmt: skip
+            everywhere = np.ones(85_000, bool)
+            study = StudyArrays({"run1": run}, ("01",), everywhere, Columns(85_000), {})
             read = WindowReader(study, {"run1": stimulus}, trs=1, context=0, device=ALONE.device)
             # As training does: into memory that is there.
             batch = read.place_for(BATCH, pinned=False)

@@ -178,6 +178,36 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def reading(path: Path, what: str, *, hint: str = "") -> Iterator[None]:
+    """Turn whatever a library raises while it reads a file into an error that names the file.
+
+    Errors of ours, and those of the machine rather than of the file, pass.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What the file is read as.
+    hint : str
+        What to do.
+
+    Raises
+    ------
+    DataError
+    """
+    try:
+        yield
+    except (GibletError, MemoryError):
+        raise
+    # Libraries raise whatever they meet in a damaged file: KeyError, struct.error, zlib.error.
+    except Exception as error:
+        if not isinstance(error, OSError) and (machine := explain(error)) is not None:
+            raise machine from error
+        said = str(error).strip() or type(error).__name__
+        raise DataError(f"{path} cannot be read as {what}: {said}", hint=hint) from error
+
+
 def require_file(path: Path, *, what: str, hint: str = "") -> Path:
     """Return ``path`` when it is a readable file.
 

@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import Study
 from giblet_hpc.errors import DataError
+from giblet_hpc.study_files import StudyFiles, fields_of
 
 
-def find_subjects(study: Study, bold: Bold) -> tuple[str, ...]:
+def find_subjects(study: Study, bold: Bold, files: StudyFiles | None = None) -> tuple[str, ...]:
     """Return the names of the subjects to use, in natural order.
+
+    Parameters
+    ----------
+    study : Study
+    bold : Bold
+    files : StudyFiles, optional
+        Of this study, where they have been listed already.
 
     Raises
     ------
     DataError
         When no file matches, or a listed subject has none.
     """
-    pattern = bold.files.replace("{run}", study.runs[0].name)
-    root = Path("/") if pattern.startswith("/") else study.root
-    before, after = pattern.lstrip("/").split("{subject}", 1)
-    found = {}
-    for path in sorted(root.glob(f"{before}*{after.replace('{subject}', '*')}")):
-        relative = path.relative_to(root).as_posix()
-        regex = "(?P<s>[^/]+)".join(map(re.escape, (before, after.split("{subject}")[0])))
-        if match := re.match(regex, relative):
-            found[match["s"]] = path
-    names = sorted(found, key=lambda name: [int(p) if p.isdigit() else p for p in
-                                            re.split(r"(\d+)", name)])  # fmt: skip
+    files = files or StudyFiles(study, bold)
+    names = files.subjects
     if not names:
+        wanted = files.pattern.filled(fields_of(study.runs[0]))
         raise DataError(
-            f"no scans match {study.root / pattern}",
-            hint="check study.root and bold.files; the config shows them with "
-            "`giblet-hpc config show`",
+            f"no scans match {wanted}",
+            hint="check study.root, bold.files and the names of study.runs; the config shows them "
+            "with `giblet-hpc config show`",
         )
     if study.subjects == "all":
-        return tuple(names)
+        return names
     if isinstance(study.subjects, int):
         if study.subjects > len(names):
             raise DataError(f"study.subjects asks for {study.subjects}; found {len(names)}")
-        return tuple(names[: study.subjects])
+        return names[: study.subjects]
     absent = [name for name in study.subjects if name not in names]
     if absent:
         raise DataError(
-            f"study.subjects lists {absent}, who have no scans; found {names}",
+            f"study.subjects lists {absent}, who have no scans; found {list(names)}",
             hint="correct study.subjects, or check bold.files",
         )
     return tuple(study.subjects)

@@ -12,10 +12,13 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.errors import DataError
 from giblet_hpc.media import film, sheets
-from giblet_hpc.scans import volumes
+from giblet_hpc.scans.files import StudyScans
+from giblet_hpc.scans.recordings import Scans, hemisphere_files, open_scans
+from giblet_hpc.study_files import StudyFiles
 from giblet_hpc.subjects import find_subjects
 
 logger = logging.getLogger(__name__)
+VOTES = ("auto", "vote", "varying")
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,22 @@ class Survey:
 
     config: RunConfig
     """What was surveyed."""
-    subjects: tuple[str, ...]
-    """Names of the subjects."""
-    lengths: Mapping[str, int]
-    """TRs of each run, after cutting film and scans to the same length."""
-    grid: volumes.Grid
-    """The voxel grid of the scans."""
+    scans: StudyScans
+    """The subjects, the space of their scans, and which files hold them."""
     films: Mapping[str, film.Film]
     """What the header of each run's film says; without those that have none."""
     segments: Mapping[str, list[timing.Segment]]
     """Annotated segments of each run; empty where no modality needs them."""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Names of the subjects."""
+        return self.scans.subjects
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """TRs of each run, after cutting film and scans to the same length."""
+        return self.scans.lengths
 
 
 def survey(config: RunConfig) -> Survey:
@@ -45,13 +54,13 @@ def survey(config: RunConfig) -> Survey:
         When a file is missing or contradicts the others.
     """
     _require_files(config)
-    subjects = find_subjects(config.study, config.bold)
-    scans = {name: volumes.open_scans(name, config.study, config.bold) for name in subjects}
-    first = scans[subjects[0]]
-    grid = volumes.grid_of(next(iter(first.images.values())))
-    for name in subjects:
-        for run, path in volumes.scan_files(name, config.study, config.bold).items():
-            volumes.check_grid(path, scans[name].images[run], grid)
+    files = StudyFiles(config.study, config.bold)
+    subjects = find_subjects(config.study, config.bold, files)
+    scans = {name: open_scans(name, config.study, config.bold, files) for name in subjects}
+    space = next(iter(scans[subjects[0]].recordings.values())).space
+    for own in scans.values():
+        for recording in own.recordings.values():
+            space.check(recording.path, recording.space)
     films = {
         run.name: film.probe(config.study.root / run.film) for run in config.study.runs if run.film
     }
@@ -60,13 +69,13 @@ def survey(config: RunConfig) -> Survey:
         for run in config.study.runs
     }
     scanned = {
-        run.name: run.trs or max(scan.trs(run.name) for scan in scans.values())
-        for run in config.study.runs
+        run.name: run.trs or max(_trs_of(scans, run.name).values()) for run in config.study.runs
     }
     segments = {}
     if _needed(config, "annotations"):
         segments = sheets.read_segments(config.study, lengths, scanned)
-    return Survey(config, subjects, lengths, grid, films, segments)
+    found = StudyScans(config, files, subjects, lengths, space)
+    return Survey(config, found, films, segments)
 
 
 def _needed(config: RunConfig, what: str) -> bool:
@@ -76,22 +85,23 @@ def _needed(config: RunConfig, what: str) -> bool:
 
 def _require_files(config: RunConfig) -> None:
     """Check that the files are there which are read long after the scans."""
+    root, mask = config.study.root, config.bold.mask
     named = {
         "bold.regions": config.bold.regions,
         "bold.region_names": config.bold.region_names,
-        "bold.mask": None if config.bold.mask == "vote" else config.bold.mask,
+        "bold.mask": None if mask in VOTES or "{" in mask.replace("{hemi}", "") else mask,
         "evaluate.best_r": config.evaluate.best_r,
     }
     for field, file in named.items():
-        if file is not None and not (config.study.root / file).is_file():
-            raise DataError(
-                f"{field}: no file {config.study.root / file}",
-                hint=f"correct {field}, or leave it out",
-            )
+        for path in hemisphere_files(root, str(file)) if file is not None else []:
+            if not path.is_file():
+                raise DataError(
+                    f"{field}: no file {path}", hint=f"correct {field}, or leave it out"
+                )
 
 
 def _length(
-    config: RunConfig, run: ScanRun, *, scans: Mapping[str, volumes.Scans], shown: film.Film | None
+    config: RunConfig, run: ScanRun, *, scans: Mapping[str, Scans], shown: film.Film | None
 ) -> int:
     """Return a run's TRs: the shorter of film and scans, which may differ by a little only."""
     expected = _scanned_trs(config, run, scans)
@@ -114,9 +124,23 @@ def _length(
     return min(trs, expected)
 
 
-def _scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, volumes.Scans]) -> int:
+def _trs_of(scans: Mapping[str, Scans], run: str) -> dict[str, int]:
+    """Return how many TRs of a run each subject who has it was scanned for.
+
+    Raises
+    ------
+    DataError
+        When nobody has it.
+    """
+    found = {name: scan.trs(run) for name, scan in scans.items() if run in scan.recordings}
+    if not found:
+        raise DataError(f"nobody has scans of run {run}", hint="correct the names of study.runs")
+    return found
+
+
+def _scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, Scans]) -> int:
     """Return how many TRs of a run the scans have, as the config says or the longest of them."""
-    found = {name: scan.trs(run.name) for name, scan in scans.items()}
+    found = _trs_of(scans, run.name)
     longest = max(found.values())
     expected = run.trs or longest
     short = {name: trs for name, trs in found.items() if trs < expected}
@@ -144,11 +168,12 @@ def problems(config: RunConfig) -> list[DataError]:
     with _noting(found):
         _require_files(config)
     subjects: tuple[str, ...] = ()
+    files = StudyFiles(study, config.bold)
     with _noting(found):
-        subjects = find_subjects(study, config.bold)
+        subjects = find_subjects(study, config.bold, files)
     for name in subjects:
         with _noting(found):
-            volumes.open_scans(name, study, config.bold)
+            open_scans(name, study, config.bold, files)
     for run in study.runs:
         with _noting(found):
             if run.film:

@@ -17,6 +17,7 @@ from giblet_hpc.config import io
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.findings import Finding
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.training.feed import RunArrays, StudyArrays
 from tests.training import test_loop
 
@@ -36,7 +37,7 @@ def planted(scale: float = 1.0, offset: float = 0.0, seed: int = 0) -> StudyArra
         {"video": video.astype(np.uint8)}, (scale * bold[None] + offset).astype(np.float32),
         np.ones((1, 120), bool),
     )  # fmt: skip
-    return StudyArrays({"run1": run}, ("x",), np.ones((1, 1, 5), bool), np.eye(4), {})
+    return StudyArrays({"run1": run}, ("x",), np.ones(5, bool), Columns(5), {})
 
 
 @pytest.fixture

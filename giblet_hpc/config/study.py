@@ -14,7 +14,14 @@ class ScanRun(Section):
     """One scan run: what was shown and for how long."""
 
     name: Name
-    """Name of the run, as used in file names and in the store."""
+    """Name of the run, as used in the store and, unless `label` says otherwise, for {run} in file
+    names."""
+    label: str | None = None
+    """What {run} stands for in file names, where that is not the name."""
+    task: str | None = None
+    """What {task} stands for in file names. Null: the name of the run."""
+    session: str | None = None
+    """What {session} stands for in file names. Null: any, also another one for each subject."""
     trs: Count | None = None
     """Length of the run in TRs. Needed when one BOLD file holds all runs one after the other."""
     film: Path | None = None

@@ -16,7 +16,7 @@ from giblet_hpc.diagnosis.steps import scales, steps
 from giblet_hpc.findings import Finding
 from giblet_hpc.media import film
 from giblet_hpc.modalities.registry import modalities_of
-from giblet_hpc.scans import volumes
+from giblet_hpc.scans.recordings import Scans
 from giblet_hpc.survey import Survey
 from giblet_hpc.timing import Segment
 
@@ -57,9 +57,9 @@ class FileCheck:
         for run_name, segments in survey.segments.items():
             yield self._annotations(run_name, segments)
         for subject in survey.subjects:
-            scans = volumes.open_scans(subject, config.study, config.bold)
-            for run in config.study.runs:
-                yield self._scans(subject, run.name, scans)
+            scans = survey.scans.open(subject)
+            for run_name in scans.recordings:
+                yield self._scans(subject, run_name, scans)
         yield self._scales()
         folds = splits.make_folds(config.split, config.study, survey.lengths)
         yield from steps(
@@ -107,18 +107,19 @@ class FileCheck:
                            "do the sheet's times lie within this run?")  # fmt: skip
         return Finding(f"annotations of {run}", "ok", seen)
 
-    def _scans(self, subject: str, run: str, scans: volumes.Scans) -> Finding:
+    def _scans(self, subject: str, run: str, scans: Scans) -> Finding:
         values = scans.sample(run, VOLUMES)
-        head = values.reshape(-1, values.shape[-1])
+        head = values.reshape(len(values), -1).T
         found = self.figures[f"scans/{subject}/{run}"] = _figures(head)
         inside = np.nan_to_num(head).std(1) > 0
         moving = np.nan_to_num(head[inside])
         sd = float(moving.std(1).mean()) if len(moving) else 0.0
         level = float(np.abs(moving.mean(1)).mean()) if len(moving) else 0.0
         found |= {"changing_voxels": int(inside.sum()), "temporal_sd": sd}
+        unit = self._survey.scans.space.unit
         seen = (
-            f"{scans.trs(run)} TRs, {values.shape[-1]} looked at; {found['low']:.4g} to "
-            f"{found['high']:.4g}; {int(inside.sum()):,} of {len(head):,} voxels change, by "
+            f"{scans.trs(run)} TRs, {len(values)} looked at; {found['low']:.4g} to "
+            f"{found['high']:.4g}; {int(inside.sum()):,} of {len(head):,} {unit} change, by "
             f"{sd:.3g} around {level:.4g}"
         )
         check = f"scans of {subject}, {run}"

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.maps import new_figure, slices_figure
+from giblet_hpc.evaluation.canvas import new_figure
 from giblet_hpc.files import write_with
 from giblet_hpc.runs.figures import rows as rows_of
+from giblet_hpc.scans.base import Space
 
 DPI = 110
 SHARED_PERCENTILE = 99.0
@@ -91,10 +92,7 @@ def subjects_figure(rows: list[dict[str, Any]]) -> Any:
 
 
 def save_maps(
-    folder: Path,
-    arrays: Mapping[str, NDArray[Any]],
-    mask: NDArray[np.bool_],
-    affine: NDArray[np.floating],
+    folder: Path, arrays: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_], space: Space
 ) -> None:
     """Draw maps of r, of the difference, and of the ceiling; those of r share their colours.
 
@@ -103,19 +101,21 @@ def save_maps(
     folder : Path
     arrays : mapping of str to ndarray, shape (subjects, voxels) or (voxels,)
         ``model_r``, ``ridge_r``; ``ceiling`` where there is one.
-    mask : ndarray of bool, shape (x, y, z)
-    affine : ndarray, shape (4, 4)
+    mask : ndarray of bool, in the shape of the space
+    space : Space
     """
     model, ridge = arrays["model_r"].mean(0), arrays["ridge_r"].mean(0)
-    limit = float(np.percentile(np.abs([model, ridge]), SHARED_PERCENTILE)) or None
+    limit = float(np.percentile(np.abs([model, ridge]), SHARED_PERCENTILE))
     apart = model - ridge
     drawn = [
         ("map-1-network", model, "network: mean r", "r", limit),
         ("map-2-ridge", ridge, "ridge: mean r", "r", limit),
-        ("map-3-difference", apart, "network minus ridge", "difference of r", None),
+        ("map-3-difference", apart, "network minus ridge", "difference of r", 0.0),
     ]
     if "ceiling" in arrays:
-        drawn.append(("map-4-ceiling", arrays["ceiling"], "noise ceiling", "r", None))
-    for name, values, title, label, ends in drawn:
-        figure = slices_figure(values, mask, affine, title=title, label=label, limit=ends)
+        drawn.append(("map-4-ceiling", arrays["ceiling"], "noise ceiling", "r", 0.0))
+    for name, values, title, label, shared in drawn:
+        ends = shared or float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+        figure = space.draw(values, mask, limit=ends, label=label)
+        figure.suptitle(title, fontsize=9)
         save_figure(folder, name, figure)

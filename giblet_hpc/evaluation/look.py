@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.maps import new_figure
+from giblet_hpc.evaluation.canvas import new_figure
 from giblet_hpc.evaluation.metrics import pearson
 from giblet_hpc.evaluation.prediction import reconstruction_scores
 from giblet_hpc.files import write_json, write_text, write_with

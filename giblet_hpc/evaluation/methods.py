@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from giblet_hpc import __version__
+from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
@@ -39,6 +40,8 @@ def of_preprocess(
     subjects: int,
     lengths: Mapping[str, int],
     voxels: int,
+    unit: str,
+    rule: str,
 ) -> list[str]:
     """Return what preprocess did to scans and stimulus.
 
@@ -47,33 +50,47 @@ def of_preprocess(
     config : RunConfig
     modalities : mapping of str to Remarks
     subjects, voxels : int
+    unit, rule : str
+        What a target is called, and how the mask was voted for; empty where it was given.
     lengths : mapping of str to int
         TRs of each run.
     """
     bold = config.bold
     runs = ", ".join(f"{name} ({trs} TRs)" for name, trs in lengths.items())
-    mask = (
-        f"whose temporal SD exceeded the {bold.vote_percentile:g}th percentile in at least "
-        f"{100 * bold.vote_threshold:g} % of subjects"
-        if bold.mask == "vote"
-        else "of a given mask"
-    )
+    shares = {
+        "vote": f"whose temporal SD exceeded the {bold.vote_percentile:g}th percentile in at least "
+        f"{100 * bold.vote_threshold:g} % of subjects",
+        "varying": f"that varied over time in at least {100 * bold.vote_threshold:g} % of subjects",
+    }
+    mask = shares.get(rule, "of a given mask")
     done = [
         *(["linearly detrended"] if bold.detrend else []),
         *([f"high-pass filtered at {bold.high_pass:g} Hz"] if bold.high_pass else []),
-        *([f"cleaned of {len(bold.confound_columns)} confounds"] if bold.confounds else []),
-        "z-scored per voxel over each whole run",
+        *_cleaning(bold),
+        "z-scored over each whole run",
     ]
     said = [
         f"Analyses used giblet-hpc {__version__}.",
         f"Scans of {subjects} subjects (TR {config.study.tr:g} s; runs {runs}) were restricted to "
-        f"{voxels:,} voxels {mask}, and {', '.join(done)}.",
+        f"{voxels:,} {unit} {mask}, and {', '.join(done)}.",
     ]
     if bold.shifted_trs:
         said.append(f"The files were shifted by {bold.shifted_trs} TRs; that was undone before "
                     "modelling.")  # fmt: skip
     for modality in modalities.values():
         said += modality.remarks()
+    return said
+
+
+def _cleaning(bold: Bold) -> list[str]:
+    """Say what confounds were regressed out and which scans they ruled out."""
+    said = []
+    if bold.confounds and bold.regressed_columns:
+        said.append(f"cleaned of the confounds {', '.join(bold.regressed_columns)}")
+    if bold.confound_strategy:
+        said.append(f"cleaned by nilearn's strategies {', '.join(bold.confound_strategy)}")
+    if bold.scrub_fd:
+        said.append(f"censored at a framewise displacement of {bold.scrub_fd:g} mm")
     return said
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.maps import new_figure
+from giblet_hpc.evaluation.canvas import new_figure
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.predictor import Predictor

@@ -2,89 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from giblet_hpc.config.bold import Bold
-from giblet_hpc.errors import DataError
-from giblet_hpc.files import require_file
 
 
-def valid_trs(courses: NDArray[np.float32], trs: int) -> int:
-    """Return how many leading TRs hold data: less than all where the end is cut or constant.
+def valid_rows(courses: NDArray[np.float32], trs: int) -> NDArray[np.bool_]:
+    """Return which TRs hold a scan.
+
+    None is where the file has ended, where all targets have one value, and in a stretch at the
+    end that repeats one scan.
 
     Parameters
     ----------
-    courses : ndarray, shape (scanned trs, voxels)
+    courses : ndarray, shape (scanned trs, targets)
     trs : int
         TRs that the run should have.
+
+    Returns
+    -------
+    ndarray of bool, shape (trs,)
     """
+    valid = np.zeros(trs, dtype=bool)
     length = min(len(courses), trs)
     if length < 2:
-        return 0
-    same = (courses[:length] == courses[length - 1]).all(axis=1)
-    changing = np.flatnonzero(~same)
+        return valid
+    valid[:length] = True
+    if courses.shape[1] > 1:
+        valid[:length] = (courses[:length] != courses[:length, :1]).any(axis=1)
+    changing = np.flatnonzero((courses[:length] != courses[length - 1]).any(axis=1))
     if changing.size == 0:
-        return 0
-    if (courses[length - 1] == courses[length - 1, 0]).all() and courses.shape[1] > 1:
-        # One value everywhere is no scan, even in a single volume.
-        return int(changing[-1]) + 1
-    # The last distinct volume is followed by its constant fill; a run that does not end in a
-    # fill is valid to its end.
-    return length if changing[-1] == length - 2 else int(changing[-1]) + 1
+        return np.zeros(trs, dtype=bool)
+    # The last distinct scan is followed by its constant fill; a run that does not end in a fill
+    # is valid to its end.
+    if changing[-1] < length - 2:
+        valid[changing[-1] + 1 :] = False
+    return valid
 
 
 def clean(
-    courses: NDArray[np.float32], *, bold: Bold, tr: float, confounds: NDArray[np.float32] | None
+    courses: NDArray[np.float32],
+    *,
+    bold: Bold,
+    tr: float,
+    regressors: NDArray[np.float32] | None,
+    valid: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
     """Detrend, filter and regress out confounds, as the config says; means are kept.
 
     Parameters
     ----------
-    courses : ndarray, shape (trs, voxels)
+    courses : ndarray, shape (trs, targets)
     bold : Bold
     tr : float
         Seconds.
-    confounds : ndarray, shape (trs, columns), or None
+    regressors : ndarray, shape (trs, columns), or None
+    valid : ndarray of bool, shape (trs,)
+        Scans that count; the others leave gaps in time.
+
+    Returns
+    -------
+    ndarray, shape (valid trs, targets)
     """
-    if not (bold.detrend or bold.high_pass or confounds is not None):
-        return courses
+    kept = courses[valid]
+    if not (bold.detrend or bold.high_pass or regressors is not None):
+        return kept
     from nilearn.signal import clean as nilearn_clean
 
-    mean = courses.mean(axis=0)
+    mean = kept.mean(axis=0)
+    centred = np.where(valid[:, None], courses - mean, 0).astype(np.float32)
     cleaned = nilearn_clean(
-        courses - mean,
+        centred,
         detrend=bold.detrend,
         standardize=None,
         filter="cosine" if bold.high_pass else False,
         high_pass=bold.high_pass,
         t_r=tr,
-        confounds=confounds,
+        confounds=regressors,
+        sample_mask=None if valid.all() else np.flatnonzero(valid),
         ensure_finite=False,
     )
     return np.asarray(cleaned + mean, dtype=np.float32)
-
-
-def read_confounds(path: Path, columns: Sequence[str]) -> NDArray[np.float32]:
-    """Read columns of an fMRIPrep confound table; a leading n/a becomes the first value.
-
-    Raises
-    ------
-    DataError
-        When the file or a column is missing.
-    """
-    require_file(path, what="confound table")
-    table = pd.read_csv(path, sep="\t")
-    absent = [column for column in columns if column not in table.columns]
-    if absent:
-        raise DataError(
-            f"{path} lacks the columns {absent}", hint="set bold.confound_columns to columns it has"
-        )
-    return table[list(columns)].bfill().to_numpy(dtype=np.float32)
 
 
 def standardise(

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.bold import RUN_FIELDS
 from giblet_hpc.config.io import plain
-from giblet_hpc.config.run import RunConfig
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import DataError
-from giblet_hpc.scans import cleaning, volumes
-from giblet_hpc.scans.files import confounds_path, rows_in_file, subject_digests
+from giblet_hpc.scans import cleaning, confounds, recordings
+from giblet_hpc.scans.files import StudyScans
 from giblet_hpc.store import FeatureStore
 
 logger = logging.getLogger(__name__)
-SETTINGS = ("detrend", "high_pass", "confounds", "confound_columns", "max_missing_trs")
+SETTINGS = (
+    "dataset",
+    "detrend",
+    "high_pass",
+    "confounds",
+    "confound_columns",
+    "confound_strategy",
+    "confound_motion",
+    "confound_compcor",
+    "scrub_fd",
+    "max_missing_trs",
+)
 
 
 class CourseArrays(NamedTuple):
@@ -35,28 +44,22 @@ class CourseArrays(NamedTuple):
 
 
 def course_arrays(
-    config: RunConfig,
-    subjects: Sequence[str],
-    lengths: Mapping[str, int],
-    digests: Digests,
-    *,
-    mask: ArraySpec,
-    voxels: int,
+    scans: StudyScans, digests: Digests, *, mask: ArraySpec, voxels: int
 ) -> dict[tuple[str, str], CourseArrays]:
     """Return the arrays of every (subject, run)."""
+    config = scans.config
     settings = {name: value for name, value in plain(config.bold).items() if name in SETTINGS}
     found = {}
-    for subject in subjects:
-        inputs = subject_digests(config, subject, digests)
-        for run, length in lengths.items():
+    for subject in scans.subjects:
+        for run, length in scans.lengths.items():
             provenance = {
-                "scans": inputs,
+                "scans": scans.digest(digests, subject=subject, run=run),
                 "tr": config.study.tr,
                 "run": run,
-                "rows": rows_in_file(config, run),
+                "rows": scans.rows_in_file(run),
                 "mask": mask.fingerprint,
                 "bold": settings,
-                "code": code_digest(volumes, cleaning, write_courses),
+                "code": code_digest(*recordings.CODE, cleaning, confounds, write_courses),
             }
             found[subject, run] = CourseArrays(
                 ArraySpec(f"bold/{subject}/{run}", (length, voxels), "float32", provenance),
@@ -67,7 +70,7 @@ def course_arrays(
 
 
 def write_courses(
-    config: RunConfig,
+    scans: StudyScans,
     store: FeatureStore,
     arrays: CourseArrays,
     *,
@@ -75,49 +78,118 @@ def write_courses(
     subject: str,
     run_name: str,
 ) -> None:
-    """Write a subject's standardised scans of one run, which TRs are valid, and the statistics."""
+    """Write a subject's standardised scans of one run, which TRs are valid, and the statistics.
+
+    Where the subject lacks the run, no TR is valid.
+    """
     if not any(store.missing(spec) for spec in arrays):
         return
-    path = volumes.scan_files(subject, config.study, config.bold)[run_name]
-    scans = volumes.open_scans(subject, config.study, config.bold)
-    courses = np.ascontiguousarray(scans.volumes(run_name)[mask].T)
-    bad = int((~np.isfinite(courses)).any(axis=0).sum())
-    if bad:
-        raise DataError(
-            f"{path}: {bad} voxels inside the mask hold NaN or infinity in run {run_name}",
-            hint="mask them out (bold.mask), or repair the file",
+    trs, voxels = arrays.zscored.shape
+    zscored = np.zeros((trs, voxels), dtype=np.float32)
+    valid = np.zeros(trs, dtype=bool)
+    statistics = np.stack([np.zeros(voxels), np.ones(voxels)]).astype(np.float32)
+    if scans.files.of(subject, run_name):
+        config = scans.config
+        own = _RunScans(scans, subject=subject, run=run_name)
+        courses = own.courses(mask)
+        valid, regressors = own.usable(courses, trs)
+        filled = np.zeros((trs, voxels), dtype=np.float32)
+        filled[: len(courses)] = courses[:trs]
+        cleaned = cleaning.clean(
+            filled, bold=config.bold, tr=config.study.tr, regressors=regressors, valid=valid
         )
-    trs = arrays.zscored.shape[0]
-    valid = cleaning.valid_trs(courses, trs)
-    if trs - valid > config.bold.max_missing_trs:
-        raise DataError(
-            f"{path}: only {valid} of {trs} TRs of run {run_name} hold data",
-            hint="leave the subject out with study.subjects, or raise bold.max_missing_trs",
-        )
-    if valid < trs:
-        logger.info("subject %s run %s: the last %d TRs hold no data and are left out",
-                    subject, run_name, trs - valid)  # fmt: skip
-    confounds = _confounds(config, subject, run_name, valid)
-    cleaned = cleaning.clean(
-        courses[:valid], bold=config.bold, tr=config.study.tr, confounds=confounds
-    )
-    zscored = np.zeros(arrays.zscored.shape, dtype=np.float32)
-    zscored[:valid], statistics = cleaning.standardise(cleaned)
+        zscored[valid], statistics = cleaning.standardise(cleaned)
     store.write(arrays.statistics, statistics)
-    store.write(arrays.valid, (np.arange(trs) < valid).astype(np.uint8))
+    store.write(arrays.valid, valid.astype(np.uint8))
     store.write(arrays.zscored, zscored)
 
 
-def _confounds(
-    config: RunConfig, subject: str, run_name: str, valid: int
-) -> NDArray[np.float32] | None:
-    """Return the confounds of a run's valid TRs; None where none are asked for."""
-    if not config.bold.confounds:
-        return None
-    table: Path = confounds_path(config, subject, run_name)
-    rows = cleaning.read_confounds(table, config.bold.confound_columns)
-    if "{run}" not in config.bold.confounds:
-        rows = rows[slice(*rows_in_file(config, run_name))]
-    if len(rows) < valid:
-        raise DataError(f"{table} has {len(rows)} rows for the {valid} TRs of run {run_name}")
-    return rows[:valid]
+class _RunScans:
+    """The scans of one subject's run and what belongs to them."""
+
+    def __init__(self, scans: StudyScans, *, subject: str, run: str) -> None:
+        self._study, self._config = scans, scans.config
+        self._subject, self._run = subject, run
+        self._scans = scans.open(subject)
+        self._recording = self._scans.recordings[run]
+
+    def courses(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Read the targets in the mask: (scanned trs, targets).
+
+        Raises
+        ------
+        DataError
+            When some hold what is no number.
+        """
+        courses = np.ascontiguousarray(self._scans.rows(self._run)[:, mask])
+        bad = int((~np.isfinite(courses)).any(axis=0).sum())
+        if bad:
+            raise DataError(
+                f"{self._recording.path}: {bad} {self._recording.space.unit} inside the mask hold "
+                f"NaN or infinity in run {self._run}",
+                hint="mask them out (bold.mask), or repair the file",
+            )
+        return courses
+
+    def usable(
+        self, courses: NDArray[np.float32], trs: int
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+        """Return which TRs are used, and the confounds of all, (trs, columns)."""
+        valid = cleaning.valid_rows(courses, trs)
+        empty = trs - int(valid.sum())
+        if empty > self._config.bold.max_missing_trs or not valid.any():
+            raise DataError(
+                f"{self._recording.path}: only {trs - empty} of {trs} TRs of run {self._run} hold "
+                "data",
+                hint="leave the subject out with study.subjects, or raise bold.max_missing_trs",
+            )
+        if empty:
+            logger.info("subject %s run %s: %d TRs hold no data and are left out",
+                        self._subject, self._run, empty)  # fmt: skip
+        if self._config.bold.confounds is None:
+            return valid, None
+        regressors = self._regressors()
+        usable, values = regressors.usable[:trs], regressors.values
+        ruled_out = int((valid[: len(usable)] & ~usable).sum())
+        if ruled_out:
+            logger.info("subject %s run %s: confounds rule out %d of %d TRs",
+                        self._subject, self._run, ruled_out, trs)  # fmt: skip
+        valid[: len(usable)] &= usable
+        if valid.sum() < trs / 2:
+            raise DataError(
+                f"subject {self._subject} run {self._run}: confounds leave {int(valid.sum())} of "
+                f"{trs} TRs",
+                hint="raise bold.scrub_fd, or leave the subject out",
+            )
+        return valid, None if values is None else _padded(values[:trs], trs)
+
+    def _regressors(self) -> confounds.Regressors:
+        """Return the confounds of the run's rows.
+
+        Raises
+        ------
+        DataError
+            When the table has not a row for each scan of its file.
+        """
+        bold = self._config.bold
+        assert bold.confounds is not None
+        path = self._study.confounds_path(self._subject, self._run)
+        found = confounds.read_regressors(path, bold, scans=self._recording.path)
+        of_run = any(name in bold.confounds for name in RUN_FIELDS)
+        expected = self._scans.trs(self._run) if of_run else self._recording.trs
+        if len(found.usable) != expected:
+            raise DataError(
+                f"{path} has {len(found.usable)} rows; {self._recording.path} has {expected} scans",
+                hint="if leading scans were dropped, drop their rows too: rows and scans must "
+                "belong together",
+            )
+        if of_run:
+            return found
+        span = self._scans.spans[self._run]
+        values = None if found.values is None else found.values[span]
+        return confounds.Regressors(values, found.usable[span])
+
+
+def _padded(values: NDArray[np.float32], trs: int) -> NDArray[np.float32]:
+    """Return rows for all TRs of a run whose scans ended early; they are not used there."""
+    return np.pad(values, ((0, trs - len(values)), (0, 0)))

@@ -2,227 +2,229 @@
 
 from __future__ import annotations
 
+import gzip
 import math
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import nibabel
-import nibabel.filebasedimages
+import nibabel.fileholders
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.config.bold import Bold
-from giblet_hpc.config.study import ScanRun, Study
-from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.files import require_file
+from giblet_hpc.errors import DataError
+from giblet_hpc.files import atomic_path, reading, require_file
 from giblet_hpc.limits import require_possible
+from giblet_hpc.scans.base import Labels, Recording, Space, as_labels, spread
 
-TR_TOLERANCE = 1e-3
-
-
-class Grid(NamedTuple):
-    """The voxel grid of an image."""
-
-    shape: tuple[int, ...]
-    """Voxels along x, y, z."""
-    affine: tuple[tuple[float, ...], ...]
-    """Voxel indices to millimetres."""
+SLICES = 8
+COPY_AGAIN = "the file was cut off or damaged, perhaps while it was copied: copy it again"
+SECONDS = {"msec": 1e-3, "usec": 1e-6, "sec": 1.0}
+COMPRESSED = (".gz", ".bz2", ".zst")
+READ_BYTES = 1 << 22
+_checked: set[tuple[str, int, int]] = set()
+"""gzip files that this process has read to their end: path, size, time of change."""
 
 
 @dataclass(frozen=True)
-class Scans:
-    """One subject's runs, still as images.
+class Grid(Space):
+    """The voxel grid of an image.
 
     Parameters
     ----------
-    images : dict of str to nibabel image
-        A 4-D image for each run; several runs may share one file.
-    spans : dict of str to slice
-        Which volumes of its image belong to a run.
+    size : tuple of int
+        Voxels along x, y, z.
+    affine : tuple of tuple of float
+        Voxel indices to millimetres.
     """
 
-    images: dict[str, Any]
-    spans: dict[str, slice]
+    kind: ClassVar[str] = "volume"
+    unit: ClassVar[str] = "voxels"
+    size: tuple[int, ...]
+    affine: tuple[tuple[float, ...], ...]
 
-    def volumes(self, run: str) -> NDArray[np.float32]:
-        """Read a run: (x, y, z, trs), float32, scaled as the header says.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along x, y, z."""
+        return self.size
 
-        Raises
-        ------
-        DataError
-            When the file ends too early.
-        """
-        image = self.images[run]
-        try:
-            return np.asarray(image.dataobj[..., self.spans[run]], dtype=np.float32)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(
-                f"{image.get_filename()}: the scans of run {run} cannot be read: {error}",
-                hint="the file was cut off, perhaps while it was copied: copy it again",
-            ) from None
+    def attributes(self) -> dict[str, Any]:
+        """Return the affine."""
+        return {"affine": np.array(self.affine).tolist()}
 
-    def sample(self, run: str, count: int) -> NDArray[np.float32]:
-        """Read some volumes of a run: (x, y, z, count), without reading much else.
+    @classmethod
+    def restored(cls, shape: Sequence[int], attributes: Mapping[str, Any]) -> Grid:
+        """Return the grid of a mask."""
+        return cls(tuple(shape), tuple(tuple(map(float, row)) for row in attributes["affine"]))
 
-        Evenly spread ones; of a compressed file, which can be read from its start only, the first.
+    def difference(self, other: Space) -> str:
+        """Say how another grid differs, in shape or in place."""
+        assert isinstance(other, Grid)
+        if other.size != self.size:
+            return f"has a grid of {other.size} voxels; the study's is {self.size}"
+        if not np.allclose(other.affine, self.affine, atol=1e-2):
+            return "lies elsewhere in space (its affine differs) than the study's scans"
+        return ""
 
-        Raises
-        ------
-        DataError
-            When the file ends too early.
-        """
-        image, trs = self.images[run], self.trs(run)
-        first = self.spans[run].indices(image.shape[3])[0]
-        chosen = np.linspace(0, trs - 1, min(count, trs)).round().astype(int)
-        name = str(image.file_map["image"].filename or "")
-        if name.endswith((".gz", ".bz2", ".zst")):
-            chosen = np.arange(min(count, trs))
-        try:
-            found = [np.asarray(image.dataobj[..., int(first + tr)]) for tr in chosen]
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(
-                f"{name}: the scans of run {run} cannot be read: {error}",
-                hint="the file was cut off, perhaps while it was copied: copy it again",
-            ) from None
-        return np.stack(found, axis=-1).astype(np.float32)
+    def write(
+        self,
+        stem: Path,
+        values: NDArray[np.floating],
+        mask: NDArray[np.bool_],
+        *,
+        tr: float | None = None,
+    ) -> list[Path]:
+        """Write a NIfTI file, 3-D or with time last; 0 outside the mask."""
+        path = stem.with_name(f"{stem.name}.nii.gz")
+        volume = self.whole(values, mask)
+        if values.ndim == 2:
+            volume = np.moveaxis(volume, 0, -1)
+        image = nibabel.Nifti1Image(volume, np.array(self.affine))
+        image.header.set_xyzt_units("mm", "sec")
+        if tr is not None:
+            image.header.set_zooms((*image.header.get_zooms()[:3], tr))
+        with atomic_path(path) as temporary:
+            nibabel.save(image, temporary)
+        return [path]
 
-    def trs(self, run: str) -> int:
-        """Return how many volumes a run has."""
-        length = self.images[run].shape[3]
-        span = self.spans[run]
-        return len(range(*span.indices(length)))
+    def draw(
+        self, values: NDArray[np.floating], mask: NDArray[np.bool_], *, limit: float, label: str
+    ) -> Any:
+        """Return axial slices from bottom to top, grey outside the mask."""
+        from matplotlib.figure import Figure
 
-
-def scan_files(subject: str, study: Study, bold: Bold) -> dict[str, Path]:
-    """Return the file that holds each run of a subject."""
-    return {
-        run.name: study.root / bold.files.format(subject=subject, run=run.name)
-        for run in study.runs
-    }
-
-
-def open_scans(subject: str, study: Study, bold: Bold) -> Scans:
-    """Open a subject's files and check their shape and repetition time.
-
-    Raises
-    ------
-    DataError
-        When a file is missing, is no 4-D NIfTI, or has another TR than the study.
-    """
-    files = scan_files(subject, study, bold)
-    opened = {path: open_image(path) for path in set(files.values())}
-    for path, image in opened.items():
-        if len(image.shape) != 4:
-            raise DataError(f"{path} has {len(image.shape)} dimensions; a run of scans has 4")
-        _check_tr(path, image, study.tr)
-    images = {run: opened[path] for run, path in files.items()}
-    if "{run}" in bold.files:
-        return Scans(images, {run: slice(None) for run in images})
-    return Scans(images, concatenated_spans(study.runs))
-
-
-def concatenated_spans(runs: Sequence[ScanRun]) -> dict[str, slice]:
-    """Return which volumes belong to each run in a file that holds all of them.
-
-    Raises
-    ------
-    ConfigError
-        When a run's length is not given.
-    """
-    spans, start = {}, 0
-    for run in runs:
-        if run.trs is None:
-            raise ConfigError(
-                f"study.runs {run.name}: `trs` is needed, because bold.files has no {{run}} and "
-                "so each file holds all runs one after the other"
+        figure = Figure(figsize=(10, 1.9), layout="constrained")
+        volume = self.whole(values, mask, outside=np.nan)
+        affine = np.array(self.affine)
+        filled = np.flatnonzero(mask.any(axis=(0, 1)))
+        chosen = filled[spread(len(filled), SLICES)]
+        axes = figure.subplots(1, len(chosen), squeeze=False)[0]
+        shown: Any = None
+        for axis, z in zip(axes, chosen, strict=True):
+            axis.set_facecolor("0.9")
+            shown = axis.imshow(
+                volume[:, :, z].T, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit
             )
-        spans[run.name] = slice(start, start + run.trs)
-        start += run.trs
-    return spans
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_title(f"z = {affine[2, 2] * z + affine[2, 3]:.0f} mm", fontsize=7)
+        # Images are drawn by index: where x grows to the right of the subject, left is on the left.
+        sides = ("L", "R") if affine[0, 0] > 0 else ("R", "L")
+        for side, place, where in zip(sides, (0.03, 0.97), ("left", "right"), strict=True):
+            axes[0].text(place, 0.03, side, transform=axes[0].transAxes, fontsize=8, ha=where)
+        figure.colorbar(shown, ax=list(axes), fraction=0.02, label=label)
+        return figure
 
 
-def open_image(path: Path) -> Any:
-    """Open a NIfTI file.
+class VolumeFile(Recording):
+    """A NIfTI image, 3-D or 4-D.
 
     Raises
     ------
     DataError
         When it is missing or is none.
     """
-    require_file(path, what="scan")
-    try:
-        image: Any = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {path} as NIfTI: {error}") from None
-    files = image.file_map
-    values = Path(files.get("image", files.get("header")).filename)
-    require_possible(values, math.prod(image.shape) * image.get_data_dtype().itemsize)
-    return image
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        super().__init__(paths)
+        self._image = open_image(self.path)
+
+    @property
+    def space(self) -> Grid:
+        """Its grid."""
+        affine = np.round(self._image.affine, 4)
+        rows = tuple(tuple(float(v) for v in row) for row in affine)
+        return Grid(tuple(self._image.shape[:3]), rows)
+
+    @property
+    def trs(self) -> int:
+        """Its volumes; 1 of a 3-D image."""
+        return int(self._image.shape[3]) if len(self._image.shape) > 3 else 1
+
+    @property
+    def tr(self) -> float | None:
+        """As its header says: many tools leave 0, or 1 s, where they do not know."""
+        if len(self._image.shape) < 4:
+            return None
+        stated = float(self._image.header.get_zooms()[3])
+        unit = self._image.header.get_xyzt_units()[1]
+        if stated == 0 or (stated == 1 and unit in ("sec", "unknown")):
+            return None
+        return stated * SECONDS.get(unit, 1.0)
+
+    def rows(self, span: slice) -> NDArray[np.float32]:
+        """Read volumes: (trs, x, y, z)."""
+        return self._read(slice(*span.indices(self.trs)), complete=True)
+
+    def sample(self, span: slice, count: int) -> NDArray[np.float32]:
+        """Read some volumes: of a compressed file, which can be read from its start only, the first
+        ones.
+        """
+        first, stop, _ = span.indices(self.trs)
+        if self.path.suffix.lower() in COMPRESSED:
+            return self._read(slice(first, min(stop, first + count)), complete=False)
+        chosen = first + spread(stop - first, count)
+        return np.concatenate([self._read(slice(t, t + 1), complete=False) for t in chosen])
+
+    def _read(self, span: slice, *, complete: bool) -> NDArray[np.float32]:
+        with reading(self.path, "NIfTI", hint=COPY_AGAIN):
+            if complete and self.path.suffix.lower() == ".gz":
+                values = _read_checked(self._image, self.path, span)
+            else:
+                values = _volumes(self._image, span)
+        return np.moveaxis(values, -1, 0)
+
+    def labels(self) -> Labels:
+        """Read it as a mask or an atlas."""
+        return as_labels(self._one_row())
 
 
-def _check_tr(path: Path, image: Any, tr: float) -> None:
-    header = float(image.header.get_zooms()[3])
-    unit = image.header.get_xyzt_units()[1]
-    seconds = header / {"msec": 1e3, "usec": 1e6}.get(unit, 1.0)
-    # Many tools leave 0 or 1 where they do not know; only a stated, other TR is a contradiction.
-    if seconds not in (0.0, 1.0) and abs(seconds - tr) > TR_TOLERANCE:
-        raise DataError(
-            f"{path} has a TR of {seconds:g} s; the config says {tr:g} s",
-            hint="correct study.tr, or the header if it is wrong",
-        )
+def _volumes(image: Any, span: slice) -> NDArray[np.float32]:
+    """Read (x, y, z, trs)."""
+    if len(image.shape) < 4:
+        return np.asarray(image.dataobj, dtype=np.float32)[..., None]
+    return np.asarray(image.dataobj[..., span], dtype=np.float32)
 
 
-def grid_of(image: Any) -> Grid:
-    """Return an image's voxel grid."""
-    affine = np.round(image.affine, 4)
-    return Grid(tuple(image.shape[:3]), tuple(tuple(float(v) for v in row) for row in affine))
+def _read_checked(image: Any, path: Path, span: slice) -> NDArray[np.float32]:
+    """Read volumes of a gzip file, and on to its end, where its checks are: CRC and length."""
+    status = path.stat()
+    key = (str(path), status.st_size, status.st_mtime_ns)
+    with gzip.open(path) as handle:
+        if isinstance(image, nibabel.Nifti1Image):
+            holder = nibabel.fileholders.FileHolder(fileobj=handle)
+            image = type(image).from_file_map({"image": holder})
+        values = _volumes(image, span)
+        while key not in _checked and handle.read(READ_BYTES):
+            pass
+    _checked.add(key)
+    return values
 
 
-def check_grid(path: Path | str, image: Any, expected: Grid) -> None:
-    """Check that an image lies on the expected grid.
+def open_image(path: Path) -> Any:
+    """Open a NIfTI file, 1 or 2, single or a pair.
 
     Raises
     ------
     DataError
-        When its shape or its affine differ.
+        When it is missing, is none, or cannot hold what its header claims.
     """
-    found = grid_of(image)
-    if found.shape != expected.shape:
+    require_file(path, what="scan")
+    with reading(path, "NIfTI", hint=COPY_AGAIN):
+        image: Any = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Pair):
         raise DataError(
-            f"{path} has a grid of {found.shape} voxels; the study's is {expected.shape}",
-            hint="resample it, for instance with nilearn.image.resample_to_img",
+            f"{path} is {type(image).__name__.removesuffix('Image')}, not NIfTI: its header says "
+            "neither where voxels lie nor units",
+            hint="convert it, for instance with `mri_convert IN OUT.nii.gz` or nibabel",
         )
-    if not np.allclose(found.affine, expected.affine, atol=1e-2):
-        raise DataError(
-            f"{path} lies elsewhere in space (its affine differs) than the study's scans",
-            hint="resample it, for instance with nilearn.image.resample_to_img",
-        )
-
-
-def load_labels(path: Path, expected: Grid) -> NDArray[np.int32]:
-    """Read a NIfTI of integers (a mask, an atlas) on the study's grid."""
-    image = open_image(path)
-    check_grid(path, image, expected)
-    return np.asarray(np.round(image.get_fdata()), dtype=np.int32).reshape(expected.shape)
-
-
-def to_image(values: NDArray[Any], mask: NDArray[np.bool_], grid: Grid) -> Any:
-    """Put voxel values back into space.
-
-    Parameters
-    ----------
-    values : ndarray, shape (voxels,) or (trs, voxels)
-    mask : ndarray, shape (x, y, z)
-    grid : Grid
-
-    Returns
-    -------
-    nibabel.Nifti1Image
-        3-D, or 4-D with time last; 0 outside the mask.
-    """
-    volume = np.zeros((*grid.shape, *values.shape[:-1]), dtype=np.float32)
-    volume[mask] = values.T
-    return nibabel.Nifti1Image(volume, np.array(grid.affine))
+    if not 3 <= len(image.shape) <= 4:
+        raise DataError(f"{path} has {len(image.shape)} dimensions; a run of scans has 4")
+    if 0 in image.shape:
+        raise DataError(f"{path} is empty: its shape is {image.shape}", hint=COPY_AGAIN)
+    files = image.file_map
+    values = Path(files.get("image", files.get("header")).filename)
+    require_possible(values, math.prod(image.shape) * image.get_data_dtype().itemsize)
+    return image

@@ -19,7 +19,6 @@ from giblet_hpc.config.io import fingerprint
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation import bootstrap, figures, methods, page, samples, scores
-from giblet_hpc.evaluation import maps as drawing
 from giblet_hpc.evaluation.baselines import delays_of, write_ridge
 from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
 from giblet_hpc.files import read_json, write_json, write_with
@@ -28,7 +27,7 @@ from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
-from giblet_hpc.scans.volumes import open_image
+from giblet_hpc.scans.recordings import hemisphere_files, open_recording
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
@@ -180,7 +179,7 @@ def _draw(
     figures.save_figure(folder, "histogram", histogram)
     if subjects:
         figures.save_figure(folder, "subjects", figures.subjects_figure(subjects))
-    figures.save_maps(folder, arrays, study.mask, study.affine)
+    figures.save_maps(folder, arrays, study.mask, study.space)
     for place in samples.sample_trs(fold.test, predictor.config.evaluate.samples):
         drawn = samples.sample_figure(predictor, study, place, predictions["model"])
         figures.save_figure(folder, f"sample-{place[0].run}-TR-{place[1]:04d}", drawn)
@@ -199,7 +198,7 @@ def _write_scores(
     write_with(folder / "maps.npz", lambda handle: np.savez(handle, **saved))  # type: ignore[arg-type]
     for name, values in saved.items():
         mean = values if values.ndim == 1 else values.mean(axis=0)
-        drawing.save_map(folder / f"{name}.nii.gz", mean, study.mask, study.affine)
+        study.space.write(folder / name, mean, study.mask)
     trained = ", ".join(dict.fromkeys(block.run for block in fold.train))
     tested = ", ".join(dict.fromkeys(block.run for block in fold.test))
     write_json(
@@ -233,8 +232,8 @@ def _write_predicted_scans(
         for number, subject in enumerate(study.subjects):
             statistics = store.read(f"stats/{subject}/{block.run}")
             scans = restore(predictions[min(number, len(predictions) - 1), rows], statistics)
-            name = f"predicted_{subject}_{block.run}_{block.start}-{block.stop}.nii.gz"
-            drawing.save_map(folder / name, scans, study.mask, study.affine, tr=config.study.tr)
+            name = f"predicted_{subject}_{block.run}_{block.start}-{block.stop}"
+            study.space.write(folder / name, scans, study.mask, tr=config.study.tr)
 
 
 def _labels(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, str]]:
@@ -249,16 +248,16 @@ def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None
     """Return the known best r, (subjects, voxels); None where there is none, or not of the mean."""
     if config.evaluate.best_r is None or study.subjects == (GROUP_MEAN,):
         return None
-    path = config.study.root / config.evaluate.best_r
-    volume = np.asarray(open_image(path).dataobj, dtype=np.float64)
+    paths = hemisphere_files(config.study.root, str(config.evaluate.best_r))
+    known = open_recording(paths)
+    study.space.check(paths[0], known.space)
     everyone = find_subjects(config.study.model_copy(update={"subjects": "all"}), config.bold)
-    wanted = (*study.mask.shape, len(everyone))
-    if volume.shape != wanted:
+    if known.trs != len(everyone):
         raise DataError(
-            f"evaluate.best_r {path} has the shape {volume.shape}; wanted is {wanted}: the grid of "
-            "the scans, and a volume for each subject"
+            f"evaluate.best_r {paths[0]} has {known.trs} volumes; wanted is one for each of the "
+            f"{len(everyone)} subjects"
         )
-    values: NDArray[np.float64] = volume[study.mask].T
+    values = known.rows(slice(None))[:, study.mask].astype(np.float64)
     return values[[everyone.index(name) for name in study.subjects]]
 
 

@@ -81,27 +81,23 @@ class Preprocess:
             for scan_run in config.study.runs
             for name, modality in self.modalities.items()
         }
-        self._mask_array = masks.mask_array(config, facts.subjects, facts.grid, digests)
+        self._mask_array = masks.mask_array(facts.scans, digests)
         store.plan([*self._stimulus.values(), self._mask_array], rebuild=rebuild)
-        self._mask = masks.write_mask(
-            config, facts.subjects, facts.grid, store=store, spec=self._mask_array
-        )
+        self._mask = masks.write_mask(facts.scans, store=store, spec=self._mask_array)
         voxels = int(self._mask.sum())
         self.courses = courses.course_arrays(
-            config, facts.subjects, facts.lengths, digests, mask=self._mask_array, voxels=voxels
+            facts.scans, digests, mask=self._mask_array, voxels=voxels
         )
         store.plan(itertools.chain(*self.courses.values()), rebuild=rebuild)
         self._extra = self._write_extra(digests, voxels, rebuild=rebuild)
 
     def _write_extra(self, digests: Digests, voxels: int, *, rebuild: bool) -> list[ArraySpec]:
         """Write what is small and belongs to no run; return its arrays."""
-        config, store, extra = self._config, self._store, []
-        regions = masks.regions_array(config, digests, mask=self._mask_array, voxels=voxels)
+        scans, store, extra = self._survey.scans, self._store, []
+        regions = masks.regions_array(scans, digests, mask=self._mask_array, voxels=voxels)
         if regions is not None:
             store.plan([regions], rebuild=rebuild)
-            masks.write_regions(
-                config, self._survey.grid, store=store, spec=regions, mask=self._mask
-            )
+            masks.write_regions(scans, store=store, spec=regions, mask=self._mask)
             extra.append(regions)
         for modality in self.modalities.values():
             if shared := modality.shared_array(digests):
@@ -115,7 +111,7 @@ class Preprocess:
         """Write a subject's scans of one run."""
         self._progress.note(phase=f"bold {subject} {run_name}")
         courses.write_courses(
-            self._config,
+            self._survey.scans,
             self._store,
             self.courses[subject, run_name],
             mask=self._mask,
@@ -151,6 +147,7 @@ class Preprocess:
         lengths = dict(self._survey.lengths)
         methods.save(paths, "preprocess", methods.of_preprocess(
             self._config, self.modalities, subjects=len(self._survey.subjects), lengths=lengths,
-            voxels=int(self._mask.sum()),
+            voxels=int(self._mask.sum()), unit=self._survey.scans.space.unit,
+            rule=masks.voting(self._config.bold, self._survey.scans.space),
         ))  # fmt: skip
         logger.info("store %s: %d voxels, %s", self._store.path, self._mask.sum(), lengths)

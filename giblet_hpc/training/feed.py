@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import StoreError
+from giblet_hpc.scans.base import Space
+from giblet_hpc.scans.recordings import restored_space
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training.node_memory import PrivateMemory
 from giblet_hpc.training.stored_rows import StoredRows, StoredScans
@@ -54,7 +56,8 @@ class StudyArrays:
     subjects: tuple[str, ...]
     """Names, or `mean` alone in the mode cross_subject."""
     mask: NDArray[np.bool_]
-    affine: NDArray[np.float64]
+    space: Space
+    """Where the voxels of the mask lie."""
     shared: Mapping[str, NDArray[Any]]
     """What the rows of a modality refer to, for modalities that have it."""
 
@@ -117,7 +120,7 @@ def load_study(
         runs,
         subjects if separate else (GROUP_MEAN,),
         store.read("mask").astype(bool),
-        np.array(store.array("mask").attributes["affine"]),
+        restored_space(store.array("mask").shape, store.array("mask").attributes),
         shared,
     )
 

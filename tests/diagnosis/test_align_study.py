@@ -14,6 +14,7 @@ from giblet_hpc.diagnosis import alignment
 from giblet_hpc.diagnosis.align_study import Alignment
 from giblet_hpc.findings import Finding
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training.feed import RunArrays, StudyArrays
 
@@ -57,7 +58,7 @@ class Planted:
                            self.valid[run])
             for run in self.video
         }  # fmt: skip
-        study = StudyArrays(runs, NAMES, np.ones((1, 1, VOXELS), bool), np.eye(4), {})
+        study = StudyArrays(runs, NAMES, np.ones(VOXELS, bool), Columns(VOXELS), {})
         return config, study
 
     def findings(self) -> list[Finding]:

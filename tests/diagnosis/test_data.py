@@ -15,6 +15,7 @@ from giblet_hpc.diagnosis import data
 from giblet_hpc.diagnosis.steps import steps
 from giblet_hpc.findings import Finding
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training.feed import RunArrays, StudyArrays
 
@@ -31,7 +32,7 @@ def study(scale: float = 1.0, offset: float = 0.0) -> StudyArrays:
     }
     bold = (scale * random.standard_normal((2, 300, 8)) + offset).astype(np.float32)
     run = RunArrays(stimulus, bold, np.ones((2, 300), bool))
-    return StudyArrays({"run1": run}, ("01", "02"), np.ones((1, 1, 8), bool), np.eye(4), {})
+    return StudyArrays({"run1": run}, ("01", "02"), np.ones(8, bool), Columns(8), {})
 
 
 def looked(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import blocks, ceiling, metrics, scores
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import RunArrays, StudyArrays
 from giblet_hpc.training.world import World
@@ -62,7 +63,7 @@ def test_scores_by_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
                         random.random((3, 12)) > 0.1)
         for name in "ab"
     }  # fmt: skip
-    study = StudyArrays(runs, ("x", "y", "z"), np.ones((1, 1, 11), bool), np.eye(4), {})
+    study = StudyArrays(runs, ("x", "y", "z"), np.ones(11, bool), Columns(11), {})
     made = {"model": random.standard_normal((1, 19, 11)).astype(np.float32),
             "ridge": random.standard_normal((3, 19, 11)).astype(np.float32)}  # fmt: skip
     monkeypatch.setattr(blocks, "VOXELS", 4)

@@ -12,6 +12,7 @@ from scipy.stats import pearsonr
 
 from giblet_hpc.evaluation import bootstrap
 from giblet_hpc.evaluation.metrics import fisher_mean, pearson
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import RunArrays, StudyArrays
 from giblet_hpc.training.world import World
@@ -37,9 +38,7 @@ def planted(seed: int, *, model: float, ridge: float, subjects: int = 4, voxels:
         bold = np.zeros((subjects, 320, voxels), np.float32)
         bold[:, block.start : block.stop] = scans[:, 300 * number : 300 * (number + 1)]
         runs[block.run] = RunArrays({}, bold, np.ones((subjects, 320), bool))
-    study = StudyArrays(
-        runs, tuple("abcd"[:subjects]), np.ones((1, 1, voxels), bool), np.eye(4), {}
-    )
+    study = StudyArrays(runs, tuple("abcd"[:subjects]), np.ones(voxels, bool), Columns(voxels), {})
     made = {
         name: (share * signal + smooth(600, voxels))[None].astype(np.float32)
         for name, share in (("model", model), ("ridge", ridge))

@@ -12,10 +12,12 @@ from giblet_hpc.config import io
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.digests import Digests
 from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.scans import courses, files
+from giblet_hpc.scans import courses
+from giblet_hpc.scans.files import StudyScans
 from giblet_hpc.scans.masks import mask_array
 from giblet_hpc.scans.volumes import Grid
 from giblet_hpc.store import FeatureStore
+from giblet_hpc.study_files import StudyFiles
 
 MASK = np.ones((2, 2, 1), dtype=bool)
 GRID = Grid((2, 2, 1), tuple(tuple(float(v) for v in row) for row in np.eye(4)))
@@ -31,20 +33,26 @@ def config(tmp_path: Path, demo_config: str) -> RunConfig:
     return io.load(Path(demo_config), settings)
 
 
-def write(config: RunConfig, tmp_path: Path, scans: np.ndarray, run: str) -> FeatureStore:
+def study_scans(config: RunConfig) -> StudyScans:
+    files = StudyFiles(config.study, config.bold)
+    return StudyScans(config, files, files.subjects, {"a": 12, "b": 8}, GRID)
+
+
+def write(
+    config: RunConfig, tmp_path: Path, scans: np.ndarray, run: str, *, store: str = "store.zarr"
+) -> FeatureStore:
     image = nibabel.Nifti1Image(scans.astype(np.float32), np.eye(4))
     image.header.set_zooms((1, 1, 1, config.study.tr))
     nibabel.save(image, tmp_path / "s1.nii.gz")
-    store = FeatureStore(tmp_path / "store.zarr")
-    store.plan([])
-    digests = Digests(store)
-    mask = mask_array(config, ("1",), GRID, digests)
-    arrays = courses.course_arrays(config, ("1",), {"a": 12, "b": 8}, digests, mask=mask, voxels=4)[
-        "1", run
-    ]
-    store.plan(arrays)
-    courses.write_courses(config, store, arrays, mask=MASK, subject="1", run_name=run)
-    return store
+    made = FeatureStore(tmp_path / store)
+    made.plan([])
+    digests = Digests(made)
+    own = study_scans(config)
+    mask = mask_array(own, digests)
+    arrays = courses.course_arrays(own, digests, mask=mask, voxels=4)["1", run]
+    made.plan(arrays)
+    courses.write_courses(own, made, arrays, mask=MASK, subject="1", run_name=run)
+    return made
 
 
 def test_runs_that_follow_each_other_in_a_file(config: RunConfig, tmp_path: Path) -> None:
@@ -55,8 +63,8 @@ def test_runs_that_follow_each_other_in_a_file(config: RunConfig, tmp_path: Path
     np.testing.assert_allclose(store.read("bold/1/b"), expected, atol=1e-3)
     np.testing.assert_allclose(store.read("stats/1/b")[0], own.mean(axis=0), rtol=1e-4)
     assert store.read("valid/1/b").all()
-    assert files.rows_in_file(config, "b") == [12, 20]
-    assert files.rows_in_file(config, "a") == [0, 12]
+    assert study_scans(config).rows_in_file("b") == [12, 20]
+    assert study_scans(config).rows_in_file("a") == [0, 12]
 
 
 def test_trs_without_data_at_the_end_are_left_out(config: RunConfig, tmp_path: Path) -> None:
@@ -77,8 +85,54 @@ def test_too_many_missing_and_infinite_values(config: RunConfig, tmp_path: Path)
         write(config, tmp_path, scans, "a")
 
 
+def test_one_empty_scan_in_the_middle_is_left_out(config: RunConfig, tmp_path: Path) -> None:
+    scans = np.random.default_rng(0).normal(100, 5, (2, 2, 1, 20))
+    scans[..., 15] = 0
+    store = write(config, tmp_path, scans, "b")
+    assert store.read("valid/1/b").tolist() == [1, 1, 1, 0, 1, 1, 1, 1]
+    own = np.delete(scans.reshape(4, 20)[:, 12:].T, 3, axis=0)
+    expected = (own - own.mean(axis=0)) / own.std(axis=0)
+    np.testing.assert_allclose(np.delete(store.read("bold/1/b"), 3, axis=0), expected, atol=1e-3)
+    assert not store.read("bold/1/b")[3].any()
+
+
+@pytest.mark.parametrize("rows", [20, 24, 19])
+def test_confounds_have_a_row_for_each_scan(config: RunConfig, tmp_path: Path, rows: int) -> None:
+    random = np.random.default_rng(0)
+    scans = random.normal(100, 5, (2, 2, 1, 20))
+    bold = config.bold.model_copy(
+        update={"confounds": "c{subject}.txt", "confound_columns": ("1",)}
+    )
+    np.savetxt(tmp_path / "c1.txt", random.standard_normal((rows, 2)))
+    own = config.model_copy(update={"bold": bold})
+    if rows != 20:
+        with pytest.raises(DataError, match=rf"c1.txt has {rows} rows; .*s1.nii.gz has 20 scans"):
+            write(own, tmp_path, scans, "b")
+        return
+    store = write(own, tmp_path, scans, "b")
+    regressor = np.loadtxt(tmp_path / "c1.txt")[12:, 0]
+    left = np.corrcoef(store.read("bold/1/b").T, regressor)[-1, :-1]
+    assert np.abs(left).max() < 1e-5
+
+
+def test_scans_that_confounds_rule_out(config: RunConfig, tmp_path: Path) -> None:
+    moved = np.full(20, 0.1)
+    moved[[13, 17]] = 2.0
+    table = "framewise_displacement\n" + "\n".join(f"{value:g}" for value in moved)
+    (tmp_path / "c1.tsv").write_text(table + "\n")
+    bold = config.bold.model_copy(
+        update={"confounds": "c{subject}.tsv", "confound_columns": (), "scrub_fd": 0.5}
+    )
+    scans = np.random.default_rng(0).normal(100, 5, (2, 2, 1, 20))
+    store = write(config.model_copy(update={"bold": bold}), tmp_path, scans, "b")
+    assert store.read("valid/1/b").tolist() == [1, 0, 1, 1, 1, 0, 1, 1]
+    strict = bold.model_copy(update={"scrub_fd": 0.05})
+    with pytest.raises(DataError, match="confounds leave 0 of 8 TRs"):
+        write(config.model_copy(update={"bold": strict}), tmp_path, scans, "b", store="other.zarr")
+
+
 def test_a_run_whose_length_is_not_given(config: RunConfig) -> None:
     run = config.study.runs[0].model_copy(update={"trs": None})
     study = config.study.model_copy(update={"runs": (run,)})
     with pytest.raises(ConfigError, match="`trs` is needed"):
-        files.rows_in_file(config.model_copy(update={"study": study}), "a")
+        study_scans(config.model_copy(update={"study": study})).rows_in_file("a")

@@ -1,163 +1,176 @@
+"""Volumes: what files may be, and that they go back where they came from."""
+
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from nilearn.signal import clean as nilearn_clean
 
-from giblet_hpc.config.bold import Bold
-from giblet_hpc.config.study import ScanRun, Study
-from giblet_hpc.errors import ConfigError, DataError
-from giblet_hpc.scans import cleaning, masks
-from giblet_hpc.scans import volumes as bold
-from giblet_hpc.subjects import find_subjects
+from giblet_hpc.errors import DataError
+from giblet_hpc.scans import volumes
+from giblet_hpc.scans.volumes import Grid, VolumeFile
 
 RANDOM = np.random.default_rng(0)
+AFFINE = np.diag([3.0, 3.0, 4.0, 1.0])
+MASK = np.zeros((3, 4, 5), dtype=bool)
+MASK[1, 1:3, 2:4] = True
 
 
-def save(path: Path, data: np.ndarray, tr: float = 1.5, affine: np.ndarray | None = None) -> None:
-    image = nibabel.Nifti1Image(data.astype(np.float32), np.eye(4) if affine is None else affine)
+def grid(affine: np.ndarray = AFFINE, size: tuple[int, ...] = (3, 4, 5)) -> Grid:
+    return Grid(size, tuple(map(tuple, affine.tolist())))
+
+
+def save(path: Path, data: np.ndarray, *, tr: float = 1.5, unit: str = "sec") -> Path:
+    image = nibabel.Nifti1Image(data, AFFINE)
     if data.ndim == 4:
         image.header.set_zooms((3, 3, 3, tr))
-        image.header.set_xyzt_units("mm", "sec")
+        image.header.set_xyzt_units("mm", unit)
     nibabel.save(image, path)
+    return path
 
 
-def study(tmp_path: Path, *names: str, trs: int | None = None, subjects: object = "all") -> Study:
-    runs = tuple(ScanRun(name=name, trs=trs) for name in names or ("a",))
-    return Study(name="s", root=tmp_path, tr=1.5, runs=runs, subjects=subjects)
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti1Pair, nibabel.Nifti2Image])
+def test_rows_are_the_volumes_of_any_nifti(tmp_path: Path, kind: type) -> None:
+    data = RANDOM.random((2, 3, 4, 6)).astype(np.float32)
+    image = kind(data, AFFINE)
+    path = tmp_path / ("s.img.gz" if kind is nibabel.Nifti1Pair else "s.nii.gz")
+    nibabel.save(image, path)
+    found = VolumeFile([path])
+    assert (found.trs, found.space.size) == (6, (2, 3, 4))
+    np.testing.assert_array_equal(found.rows(slice(2, 5)), np.moveaxis(data, -1, 0)[2:5])
+    assert len(found.sample(slice(None), 4)) == 4
 
 
-def test_subjects_are_found_in_natural_order(tmp_path: Path) -> None:
-    for name in ("1", "2", "10"):
-        save(tmp_path / f"s{name}.nii.gz", RANDOM.random((2, 2, 2, 6)))
-    options = Bold(files="s{subject}.nii.gz")
-    assert find_subjects(study(tmp_path), options) == ("1", "2", "10")
-    assert find_subjects(study(tmp_path, subjects=2), options) == ("1", "2")
-    with pytest.raises(DataError, match=r"lists \['7'\], who have no scans"):
-        find_subjects(study(tmp_path, subjects=("1", "7")), options)
-    with pytest.raises(DataError, match="asks for 5; found 3"):
-        find_subjects(study(tmp_path, subjects=5), options)
-    with pytest.raises(DataError, match="no scans match"):
-        find_subjects(study(tmp_path), Bold(files="none{subject}.nii"))
+def test_a_sample_is_spread_where_that_is_cheap(tmp_path: Path) -> None:
+    data = np.arange(10, dtype=np.float32)[None, None, None].repeat(2, 0)
+    packed = VolumeFile([save(tmp_path / "s.nii.gz", data)])
+    plain = VolumeFile([save(tmp_path / "s.nii", data)])
+    assert packed.sample(slice(2, 10), 3)[:, 0, 0, 0].tolist() == [2, 3, 4]
+    assert plain.sample(slice(2, 10), 3)[:, 0, 0, 0].tolist() == [2, 6, 9]
 
 
-def test_patterns_may_be_absolute(tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    save(tmp_path / "elsewhere" / "s1_a.nii.gz", RANDOM.random((2, 2, 2, 6)))
-    options = Bold(files=f"{tmp_path}/elsewhere/s{{subject}}_{{run}}.nii.gz")
-    other = study(tmp_path / "root")
-    assert find_subjects(other, options) == ("1",)
-    assert bold.open_scans("1", other, options).trs("a") == 6
+@pytest.mark.parametrize(
+    ("stated", "unit", "expected"),
+    [
+        (0, "sec", None),
+        (1, "sec", None),
+        (1, "unknown", None),
+        (1000, "msec", 1.0),
+        (2000, "msec", 2.0),
+        (1.5, "sec", 1.5),
+        (1.5, "unknown", 1.5),
+    ],
+)
+def test_only_a_writers_default_is_no_statement(
+    tmp_path: Path, stated: float, unit: str, expected: float | None
+) -> None:
+    path = save(tmp_path / "s.nii", np.ones((2, 2, 2, 5), np.float32), tr=stated, unit=unit)
+    assert VolumeFile([path]).tr == (None if expected is None else pytest.approx(expected))
 
 
-def test_runs_in_one_file_or_in_several(tmp_path: Path) -> None:
-    data = RANDOM.random((2, 3, 2, 10)).astype(np.float32)
-    save(tmp_path / "s1.nii.gz", data)
-    scans = bold.open_scans("1", study(tmp_path, "a", "b", trs=5), Bold(files="s{subject}.nii.gz"))
-    np.testing.assert_allclose(scans.volumes("b"), data[..., 5:], rtol=1e-5)
-    assert scans.trs("b") == 5
-    save(tmp_path / "s1_b.nii.gz", data[..., :7])
-    save(tmp_path / "s1_a.nii.gz", data)
-    scans = bold.open_scans("1", study(tmp_path, "a", "b"), Bold(files="s{subject}_{run}.nii.gz"))
-    assert (scans.trs("a"), scans.trs("b")) == (10, 7)
-    with pytest.raises(ConfigError, match="`trs` is needed"):
-        bold.open_scans("1", study(tmp_path, "a", "b"), Bold(files="s{subject}.nii.gz"))
+def test_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    """300 of 300: beyond gzip's own header, which says nothing of the data."""
+    data = RANDOM.integers(0, 1000, (5, 5, 4, 40)).astype(np.int16)
+    whole = save(tmp_path / "s.nii.gz", data).read_bytes()
+    path, silent = tmp_path / "bad.nii.gz", []
+    for number in range(300):
+        place = int(RANDOM.integers(10, len(whole)))
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(RANDOM.integers(8))
+        path.unlink(missing_ok=True)
+        path.write_bytes(damaged)
+        try:
+            VolumeFile([path]).rows(slice(None))
+        except DataError as error:
+            assert str(path) in str(error)
+        else:
+            silent.append((number, place))
+    assert not silent
 
 
-def test_contradicting_files(tmp_path: Path) -> None:
-    options = Bold(files="s{subject}.nii.gz")
-    save(tmp_path / "s1.nii.gz", RANDOM.random((2, 2, 2, 6)), tr=2.0)
-    with pytest.raises(DataError, match="has a TR of 2 s; the config says 1.5 s"):
-        bold.open_scans("1", study(tmp_path), options)
-    save(tmp_path / "s1.nii.gz", RANDOM.random((2, 2, 2)))
-    with pytest.raises(DataError, match="has 3 dimensions"):
-        bold.open_scans("1", study(tmp_path), options)
-    (tmp_path / "s1.nii.gz").write_bytes(b"no scan")
-    with pytest.raises(DataError, match="cannot read .* as NIfTI"):
-        bold.open_scans("1", study(tmp_path), options)
-    image = nibabel.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4))
-    other = bold.Grid((2, 2, 3), bold.grid_of(image).affine)
+def test_the_end_is_checked_also_where_only_the_begin_is_wanted(tmp_path: Path) -> None:
+    data = RANDOM.integers(0, 1000, (4, 4, 4, 30)).astype(np.int16)
+    path = save(tmp_path / "s.nii.gz", data)
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="CRC check failed"):
+        VolumeFile([path]).rows(slice(0, 2))
+
+
+def test_what_is_no_scan(tmp_path: Path) -> None:
+    path = tmp_path / "s.nii.gz"
+    path.write_bytes(b"no scan")
+    with pytest.raises(DataError, match="cannot be read as NIfTI"):
+        VolumeFile([path])
+    old = nibabel.Spm2AnalyzeImage(np.ones((2, 2, 2, 5), np.float32), AFFINE)
+    nibabel.save(old, tmp_path / "s.img")
+    with pytest.raises(DataError, match="Analyze, not NIfTI"):
+        VolumeFile([tmp_path / "s.img"])
+    nibabel.save(nibabel.MGHImage(np.ones((2, 2, 2, 5), np.float32), AFFINE), tmp_path / "s.mgz")
+    with pytest.raises(DataError, match="MGH, not NIfTI"):
+        VolumeFile([tmp_path / "s.mgz"])
+    save(tmp_path / "many.nii", np.ones((2, 2, 2, 5, 2), np.float32))
+    with pytest.raises(DataError, match="has 5 dimensions"):
+        VolumeFile([tmp_path / "many.nii"])
+
+
+def test_a_mask_has_one_volume_of_whole_numbers(tmp_path: Path) -> None:
+    labels = RANDOM.integers(0, 4, (2, 3, 4)).astype(np.int16)
+    found = VolumeFile([save(tmp_path / "a.nii", labels)]).labels()
+    np.testing.assert_array_equal(found.values, labels)
+    with pytest.raises(DataError, match="has 3 volumes; a mask or an atlas of labels has one"):
+        VolumeFile([save(tmp_path / "b.nii", np.ones((2, 3, 4, 3), np.int16))]).labels()
+    with pytest.raises(DataError, match="holds fractions such as 0.25"):
+        VolumeFile([save(tmp_path / "c.nii", np.full((2, 3, 4), 0.25, np.float32))]).labels()
+
+
+def test_grids_that_differ() -> None:
     with pytest.raises(DataError, match=r"has a grid of \(2, 2, 2\) voxels; the study's is"):
-        bold.check_grid("x.nii", image, other)
-    moved = nibabel.Nifti1Image(np.zeros((2, 2, 2)), np.diag([3, 3, 3, 1]))
+        grid().check("x.nii", grid(size=(2, 2, 2)))
     with pytest.raises(DataError, match="lies elsewhere in space"):
-        bold.check_grid("x.nii", moved, bold.grid_of(image))
+        grid().check("x.nii", grid(np.eye(4)))
+    grid().check("x.nii", grid())
 
 
-@given(st.integers(5, 30), st.integers(1, 8), st.integers(0, 2**31))
-def test_standardise_and_restore(trs: int, voxels: int, seed: int) -> None:
-    random = np.random.default_rng(seed)
-    courses = (800 + 10 * random.standard_normal((trs, voxels))).astype(np.float32)
-    courses[:, 0] = 812.5
-    zscored, statistics = cleaning.standardise(courses)
-    assert not zscored[:, 0].any()
-    assert statistics[1, 0] == 1
-    np.testing.assert_allclose(zscored[:, 1:].std(0), 1, atol=1e-3)
-    np.testing.assert_allclose(cleaning.restore(zscored, statistics), courses, rtol=1e-4)
+def test_a_map_lies_where_its_voxels_are(tmp_path: Path) -> None:
+    values = np.arange(1.0, 5.0)
+    (path,) = grid().write(tmp_path / "r", values, MASK)
+    image = nibabel.load(path)
+    data = image.get_fdata()
+    np.testing.assert_array_equal(data[MASK], values)
+    assert not data[~MASK].any()
+    np.testing.assert_array_equal(image.affine, AFFINE)
+    assert [file.name for file in tmp_path.iterdir()] == ["r.nii.gz"], "nothing half written"
 
 
-@given(st.integers(8, 40), st.integers(0, 5), st.booleans())
-def test_cut_and_constant_ends_are_found(trs: int, missing: int, filled: bool) -> None:
-    courses = np.random.default_rng(trs).standard_normal((trs, 4)).astype(np.float32)
-    courses[:, 2] = 7
-    valid = trs - missing
-    if filled and missing:
-        courses[valid:] = 3
-        # The first of the constant volumes cannot be told from data.
-        assert cleaning.valid_trs(courses, trs) in (valid, valid + (missing == 1))
-    else:
-        assert cleaning.valid_trs(courses[:valid], trs) == valid
-    assert cleaning.valid_trs(np.ones((9, 3), np.float32), 9) == 0
+def test_volumes_keep_their_order_and_their_tr(tmp_path: Path) -> None:
+    values = np.arange(12.0).reshape(3, 4)
+    (path,) = grid().write(tmp_path / "scan", values, MASK, tr=1.5)
+    image = nibabel.load(path)
+    np.testing.assert_array_equal(image.get_fdata()[MASK].T, values)
+    assert VolumeFile([path]).tr == 1.5
+    np.testing.assert_array_equal(VolumeFile([path]).rows(slice(None))[:, MASK], values)
 
 
-def test_vote_follows_the_temporal_deviation() -> None:
-    volumes = np.zeros((4, 4, 4, 50), np.float32)
-    volumes[1:3, 1:3, 1:3] = 5 * RANDOM.standard_normal((2, 2, 2, 50))
-    volumes[0, 0, 0] = 0.01 * RANDOM.standard_normal(50)
-    mask = masks.vote_mask(volumes, Bold())
-    assert mask.sum() == 8
-    assert mask[1:3, 1:3, 1:3].all()
-    with pytest.raises(DataError, match="no voxel varies"):
-        masks.vote_mask(np.ones((2, 2, 2, 9), np.float32), Bold())
+def test_a_picture_is_of_slices_that_hold_voxels() -> None:
+    values = np.array([-2.0, 0.0, 1.0, 0.5])
+    figure = grid().draw(values, MASK, limit=2.0, label="r")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["z = 8 mm", "z = 12 mm"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["L", "R"]
+    turned = grid(np.diag([-3.0, 3.0, 4.0, 1.0])).draw(values, MASK, limit=0.5, label="r")
+    assert [text.get_text() for text in turned.axes[0].texts] == ["R", "L"]
+    assert turned.axes[0].get_images()[0].norm.vmax == 0.5
 
 
-def test_cleaning_equals_nilearn_and_keeps_the_mean() -> None:
-    courses = (100 + np.linspace(0, 20, 80)[:, None] + RANDOM.standard_normal((80, 5))).astype(
-        np.float32
-    )
-    confounds = RANDOM.standard_normal((80, 2)).astype(np.float32)
-    options = Bold(detrend=True, high_pass=0.01)
-    made = cleaning.clean(courses, bold=options, tr=1.5, confounds=confounds)
-    expected = nilearn_clean(
-        courses, detrend=True, standardize=None, filter="cosine", high_pass=0.01, t_r=1.5,
-        confounds=confounds,
-    )  # fmt: skip
-    np.testing.assert_allclose(made - courses.mean(0), expected, atol=2e-2)
-    assert cleaning.clean(courses, bold=Bold(), tr=1.5, confounds=None) is courses
-
-
-def test_confound_tables(tmp_path: Path) -> None:
-    path = tmp_path / "confounds.tsv"
-    pd.DataFrame({"a": ["n/a", 1.0, 2.0], "b": [3.0, 4.0, 5.0]}).to_csv(path, sep="\t", index=False)
-    np.testing.assert_array_equal(
-        cleaning.read_confounds(path, ["a", "b"]), [[1, 3], [1, 4], [2, 5]]
-    )
-    with pytest.raises(DataError, match=r"lacks the columns \['c'\]"):
-        cleaning.read_confounds(path, ["c"])
-
-
-def test_values_go_back_into_space() -> None:
-    mask = RANDOM.random((3, 4, 5)) > 0.5
-    affine = np.diag([3.0, 3, 3, 1])
-    grid = bold.Grid(mask.shape, tuple(map(tuple, affine.tolist())))
-    values = RANDOM.standard_normal((6, mask.sum())).astype(np.float32)
-    image = bold.to_image(values, mask, grid)
-    np.testing.assert_array_equal(image.get_fdata(dtype=np.float32)[mask].T, values)
-    np.testing.assert_array_equal(image.affine, affine)
-    assert not image.get_fdata()[~mask].any()
+def test_bytes_after_a_gzip_file_are_no_scan(tmp_path: Path) -> None:
+    path = save(tmp_path / "s.nii.gz", np.ones((2, 2, 2, 5), np.float32))
+    path.write_bytes(path.read_bytes() + b"\n--boundary--")
+    with pytest.raises(DataError, match="cannot be read as NIfTI"):
+        VolumeFile([path]).rows(slice(None))
+    assert gzip.decompress(save(path, np.ones((2, 2, 2, 5), np.float32)).read_bytes())
+    volumes.open_image(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.training.batches import Ahead, Place, WindowReader
 from giblet_hpc.training.feed import RunArrays, StudyArrays
@@ -22,7 +23,7 @@ def reader_of(trs: int) -> WindowReader:
         {"text": course[:, None]}, np.stack([course[:, None]] * 2), np.ones((2, 50), bool)
     )
     run.valid[1, 45:] = False
-    study = StudyArrays({"a": run}, ("x", "y"), np.ones((1, 1, 1), bool), np.eye(4), {})
+    study = StudyArrays({"a": run}, ("x", "y"), np.ones(1, bool), Columns(1), {})
     return WindowReader(study, {"a": run.stimulus}, trs=trs, context=3, device=CPU)
 
 

@@ -15,6 +15,7 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import write_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training import checkpoint, statistics
 from giblet_hpc.training.checkpoint import Writer
@@ -33,7 +34,7 @@ def study() -> StudyArrays:
     video = random.integers(0, 256, (120, 2, 18, 32, 3), dtype=np.uint8)
     bold = random.standard_normal((1, 120, 5)).astype(np.float32)
     run = RunArrays({"video": video}, bold, np.ones((1, 120), bool))
-    return StudyArrays({"run1": run}, ("x",), np.ones((1, 1, 5), bool), np.eye(4), {})
+    return StudyArrays({"run1": run}, ("x",), np.ones(5, bool), Columns(5), {})
 
 
 def train(

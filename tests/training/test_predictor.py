@@ -12,6 +12,7 @@ import torch
 from giblet_hpc.config import io
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.training import predictor, statistics
 from giblet_hpc.training.feed import RunArrays, StudyArrays
@@ -32,7 +33,7 @@ def made() -> tuple[predictor.Predictor, StudyArrays]:
     video = random.integers(0, 256, (40, 3, 18, 32, 3), dtype=np.uint8)
     bold = random.standard_normal((2, 40, 5)).astype(np.float32)
     run = RunArrays({"video": video}, bold, np.ones((2, 40), bool))
-    study = StudyArrays({"run1": run}, ("x", "y"), np.ones((1, 1, 5), bool), np.eye(4), {})
+    study = StudyArrays({"run1": run}, ("x", "y"), np.ones(5, bool), Columns(5), {})
     alone = World(0, 0, 1, CPU)
     found = statistics.fit(modalities_of(config.features), study, [Block("run1", 0, 30)], alone)
     strategy = DataParallel(alone)

@@ -15,6 +15,7 @@ from giblet_hpc.errors import DataError
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.models.dense import InSpan
 from giblet_hpc.plans.hardware import GPUS, LINKS, Place
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.training import planner, span
 from giblet_hpc.training.expected_size import expected_size
@@ -33,7 +34,7 @@ def study(dtype: type = np.uint8) -> StudyArrays:
     random = np.random.default_rng(0)
     films = random.integers(0, 256, (60, 2, 4, 5, 3)).astype(dtype)
     run = RunArrays({"video": films}, np.zeros((1, 60, 2), np.float32), np.ones((1, 60), bool))
-    return StudyArrays({"run1": run}, ("x",), np.ones((1, 1, 2), bool), np.eye(4), {})
+    return StudyArrays({"run1": run}, ("x",), np.ones(2, bool), Columns(2), {})
 
 
 def training_rows() -> np.ndarray:
@@ -87,7 +88,7 @@ def test_the_dense_model_sees_it_and_its_checkpoints_do_not_hold_it() -> None:
     books = random.random((2, 1024, 128)).astype(np.float32)
     bold = random.standard_normal((1, 60, 2)).astype(np.float32)
     run = RunArrays(stimulus, bold, np.ones((1, 60), bool))
-    whole = StudyArrays({"run1": run}, ("x",), whole.mask, whole.affine, {"audio": books})
+    whole = StudyArrays({"run1": run}, ("x",), whole.mask, whole.space, {"audio": books})
     alone, modalities = World(0, 0, 1, CPU), modalities_of(config.features)
     plain = fit(modalities, whole, BLOCKS, alone)
     found = span.with_span(plain, modalities, whole, BLOCKS, components=6, device=CPU)

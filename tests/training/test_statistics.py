@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from giblet_hpc.errors import DataError
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
 from giblet_hpc.training import statistics
 from giblet_hpc.training.feed import RunArrays, StudyArrays
@@ -21,7 +22,7 @@ ALONE = World(0, 0, 1, torch.device("cpu"))
 
 def study(bold: np.ndarray, valid: np.ndarray) -> StudyArrays:
     run = RunArrays({}, bold.astype(np.float32), valid)
-    return StudyArrays({"a": run}, ("x", "y"), np.ones((1, 1, 3), bool), np.eye(4), {})
+    return StudyArrays({"a": run}, ("x", "y"), np.ones(3, bool), Columns(3), {})
 
 
 def test_the_variance_is_of_valid_training_trs() -> None:
