@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from giblet_hpc import timing
+from giblet_hpc.config.features import FROM_FILMS
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.errors import DataError
@@ -61,9 +62,7 @@ def survey(config: RunConfig) -> Survey:
     for own in scans.values():
         for recording in own.recordings.values():
             space.check(recording.path, recording.space)
-    films = {
-        run.name: film.probe(config.study.root / run.film) for run in config.study.runs if run.film
-    }
+    films = {run.name: _film(config, run) for run in config.study.runs if run.film}
     lengths = {
         run.name: _length(config, run, scans=scans, shown=films.get(run.name))
         for run in config.study.runs
@@ -78,9 +77,33 @@ def survey(config: RunConfig) -> Survey:
     return Survey(config, found, films, segments)
 
 
-def _needed(config: RunConfig, what: str) -> bool:
-    """Whether any modality in use needs films, or annotations."""
-    return any(section.needs == what for section in config.features.sections.values())
+def _needed(config: RunConfig, *what: str) -> bool:
+    """Whether any modality in use needs one of some things of each run."""
+    return any(section.needs in what for section in config.features.sections.values())
+
+
+def _film(config: RunConfig, run: ScanRun) -> film.Film:
+    """Read the header of a run's film.
+
+    Raises
+    ------
+    DataError
+        When it lacks what a modality needs of it.
+    """
+    assert run.film is not None
+    found = film.probe(config.study.root / run.film)
+    for name, section in config.features.sections.items():
+        if section.needs == "picture" and not found.has_picture:
+            raise DataError(
+                f"{config.study.root / run.film} has no picture, which features.{name} needs",
+                hint=f"point study.runs.film to a video file, or leave out features.{name}",
+            )
+        if section.needs == "sound" and not found.has_audio:
+            raise DataError(
+                f"{config.study.root / run.film} has no sound track, which features.{name} needs",
+                hint=f"leave out features.{name}",
+            )
+    return found
 
 
 def _require_files(config: RunConfig) -> None:
@@ -106,7 +129,7 @@ def _length(
     """Return a run's TRs: the shorter of film and scans, which may differ by a little only."""
     expected = _scanned_trs(config, run, scans)
     limit = config.study.max_trim_trs
-    if shown is None or not _needed(config, "film"):
+    if shown is None or not _needed(config, *FROM_FILMS):
         return expected
     trs = int((shown.seconds - run.film_start) / config.study.tr + 1e-6)
     if expected - trs > limit or (run.trs is None and trs - expected > limit):
@@ -177,7 +200,7 @@ def problems(config: RunConfig) -> list[DataError]:
     for run in study.runs:
         with _noting(found):
             if run.film:
-                film.probe(study.root / run.film)
+                _film(config, run)
     if found and _needed(config, "annotations"):
         with _noting(found):
             sheets.require_columns(study)

@@ -11,6 +11,8 @@ from giblet_hpc.config.section import Count, Positive, Section, Weight
 
 UNTRAINED = "untrained"
 """A codec with fixed-seed weights, in place of trained ones."""
+FROM_FILMS = ("picture", "sound")
+"""What a run's film may be needed for."""
 LSA = "lsa"
 """Word counts, in place of an encoder's embeddings."""
 
@@ -18,7 +20,7 @@ LSA = "lsa"
 class Modality(Section):
     """A modality's own section, and what is asked of a modality before any work."""
 
-    needs: ClassVar[Literal["film", "annotations"]]
+    needs: ClassVar[Literal["picture", "sound", "annotations"]]
     """What each run has to have for it."""
 
     @property
@@ -35,7 +37,7 @@ class Modality(Section):
 class VideoFeatures(Modality):
     """Frames of the film, as pixels."""
 
-    needs = "film"
+    needs = "picture"
 
     height: Count = 90
     """Rows of a frame after area-averaging."""
@@ -50,7 +52,7 @@ class VideoFeatures(Modality):
 class AudioFeatures(Modality):
     """The sound, as EnCodec codes or as a log-mel spectrogram."""
 
-    needs = "film"
+    needs = "sound"
     after_preprocess = frozenset({"loss_frames"})
 
     kind: Literal["codes", "mel"] = "codes"

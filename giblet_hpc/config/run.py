@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.evaluate import Evaluate
-from giblet_hpc.config.features import Features, Modality
+from giblet_hpc.config.features import FROM_FILMS, Features, Modality
 from giblet_hpc.config.health import Health
 from giblet_hpc.config.loss import Loss
 from giblet_hpc.config.model import Model
@@ -70,8 +70,8 @@ class RunConfig(Section):
         films = all(run.film is not None for run in self.study.runs)
         sheets = all(self.study.annotations.file or run.annotations for run in self.study.runs)
         for name, section in sections.items():
-            if section.needs == "film" and not films:
-                raise ValueError(f"features.{name} needs a film for every run")
+            if section.needs in FROM_FILMS and not films:
+                raise ValueError(f"features.{name} needs a film, or its sound, for every run")
             if section.needs == "annotations" and not sheets:
                 raise ValueError(
                     f"features.{name} needs study.annotations.file or annotations of every run"

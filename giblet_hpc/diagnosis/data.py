@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from giblet_hpc.config.features import FROM_FILMS
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis.steps import scales, steps
 from giblet_hpc.findings import Finding
@@ -289,7 +290,7 @@ class DataCheck:
         elif found["sd"] == 0:
             yield Finding(check, "fail", f"{seen}: nothing changes",
                           "is the film, or the sheet, that of this run?")  # fmt: skip
-        elif found["repeated"] > found["sampled"] // 2 and sections[name].needs == "film":
+        elif found["repeated"] > found["sampled"] // 2 and sections[name].needs in FROM_FILMS:
             yield Finding(check, "warn", f"{seen}; {found['repeated']} TRs are those before",
                           "does the film stand still, or end early?")  # fmt: skip
         else:

@@ -52,7 +52,8 @@ class FileCheck:
         """Yield what is seen: films, annotations, scans, scales, steps."""
         config, survey = self._config, self._survey
         for run in config.study.runs:
-            if run.film and run.name in survey.films:
+            if run.name in survey.films and survey.films[run.name].has_picture:
+                assert run.film is not None
                 yield self._film(run.name, config.study.root / run.film)
         for run_name, segments in survey.segments.items():
             yield self._annotations(run_name, segments)

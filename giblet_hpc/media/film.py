@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,44 +16,93 @@ from numpy.typing import NDArray
 from giblet_hpc.errors import DataError
 from giblet_hpc.files import require_file
 
+ATTACHED_PICTURE = 0x400
+"""FFmpeg's AV_DISPOSITION_ATTACHED_PIC."""
+FIRST_FRAMES = 4
+"""Of a stream, by whose times its start is known."""
+BACKWARD_SECONDS = 0.5
+"""A picture this much later than the next one has a wrong time."""
 MISSING_SECONDS = 2.0
 """How much earlier than its file says a film may end before it is taken for cut off."""
 
 
 class Film(NamedTuple):
-    """What a film's header says."""
+    """What the header of a film, or of a sound file, says."""
 
     fps: float
     """Average frames a second; 0 when there is no picture."""
     seconds: float
-    """Length of the picture."""
+    """From the file's start to the end of its picture; without a picture, of its sound."""
     has_audio: bool
     """Whether there is a sound track."""
 
+    @property
+    def has_picture(self) -> bool:
+        """Whether there is a picture that moves; a cover is none."""
+        return self.fps > 0
+
 
 def probe(path: Path) -> Film:
-    """Read a film's header.
+    """Read the header of a film or of a sound file.
 
     Raises
     ------
     DataError
-        When the file is missing, is no film, or has no picture.
+        When the file is missing, holds neither picture nor sound, or does not state its length.
     """
     with open_film(path) as container:
-        if not container.streams.video:
-            raise DataError(f"{path} has no picture", hint="point study.runs.film to a video file")
-        stream = container.streams.video[0]
-        if stream.duration is not None and stream.time_base is not None:
-            seconds = float(stream.duration * stream.time_base)
-        else:
-            seconds = (container.duration or 0) / 1e6
-        rate = stream.average_rate or stream.guessed_rate
-        if not rate or seconds <= 0:
+        picture, sound = picture_of(container), sound_of(container)
+        stream = picture or sound
+        if stream is None:
+            raise DataError(
+                f"{path} holds neither picture nor sound",
+                hint="point study.runs.film to a video or sound file",
+            )
+        rate = (stream.average_rate or stream.guessed_rate) if picture else 0
+        seconds = stream_end(container, stream) - origin(path)
+        if (picture and not rate) or seconds <= 0:
             raise DataError(
                 f"{path} does not state its frame rate or its length",
                 hint="rewrite it with: ffmpeg -i IN -c copy OUT.mkv",
             )
-        return Film(float(rate), seconds, bool(container.streams.audio))
+        return Film(float(rate), seconds, sound is not None)
+
+
+def picture_of(container: Any) -> Any:
+    """Return the stream of the picture that players show; None where there is only a cover."""
+    real = [s for s in container.streams.video if not int(s.disposition) & ATTACHED_PICTURE]
+    best = container.streams.best("video")
+    return best if best in real else (real[0] if real else None)
+
+
+def sound_of(container: Any) -> Any:
+    """Return the stream of the sound that players play; None where there is none."""
+    streams = container.streams.audio
+    return container.streams.best("audio") or (streams[0] if streams else None)
+
+
+def origin(path: Path) -> float:
+    """Return the timestamp that is time 0, in seconds: of the first picture or sound to come.
+
+    One clock for both, as players have it: a picture that begins later than its sound stays later.
+    """
+    starts = []
+    for choose in (picture_of, sound_of):
+        with open_film(path) as container, contextlib.suppress(av.error.FFmpegError):
+            if (stream := choose(container)) is None:
+                continue
+            frames = itertools.islice(container.decode(stream), FIRST_FRAMES)
+            times = [frame.time for frame in frames if frame.time is not None]
+            # A single stamp that lies in the far future is a fault of the file.
+            starts += [min(times)] if times else []
+    return min(starts, default=0.0)
+
+
+def stream_end(container: Any, stream: Any) -> float:
+    """Return the timestamp at which a stream ends, as its header says."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    return float(container.duration or 0) / av.time_base
 
 
 def open_film(path: Path) -> Any:
@@ -133,12 +184,12 @@ def frames_at(
         As of `sample_frames`.
     """
     with open_film(path) as container:
-        stream = container.streams.video[0]
-        start = float((stream.start_time or 0) * stream.time_base)
+        stream = _require_picture(path, container)
+        start = origin(path)
         shown: Any = None
         for seconds in times:
             try:
-                container.seek(int((seconds + start) / stream.time_base), stream=stream)
+                container.seek(int(max(0.0, seconds + start) / stream.time_base), stream=stream)
                 for frame in container.decode(stream):
                     shown = frame
                     if frame.time is not None and frame.time - start >= seconds:
@@ -166,17 +217,28 @@ def _check_end(path: Path, seconds: float, *, wanted: float) -> None:
         )
 
 
+def _require_picture(path: Path, container: Any) -> Any:
+    stream = picture_of(container)
+    if stream is None:
+        raise DataError(f"{path} has no picture", hint="leave out features.video")
+    return stream
+
+
 def _decoded(path: Path) -> Iterator[tuple[Any, float]]:
+    """Yield pictures and when they appear, in seconds from the file's start."""
     with open_film(path) as container:
-        stream = container.streams.video[0]
+        stream = _require_picture(path, container)
+        start = origin(path)
         stream.thread_type = "AUTO"
-        start = float((stream.start_time or 0) * stream.time_base)
+        step = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
         seconds = 0.0
         try:
-            for frame in container.decode(stream):
-                if frame.time is None:
-                    continue
-                seconds = frame.time - start
+            timed = ((f, f.time - start) for f in container.decode(stream) if f.time is not None)
+            for (frame, found), (_, following) in itertools.pairwise(
+                itertools.chain(timed, [(None, float("inf"))])
+            ):
+                wrong = found > following + BACKWARD_SECONDS
+                seconds = seconds + step if wrong else found
                 yield frame, seconds
         except av.error.FFmpegError as error:
             raise DataError(
@@ -186,6 +248,12 @@ def _decoded(path: Path) -> Iterator[tuple[Any, float]]:
 
 
 def _resized(frame: Any, height: int, width: int) -> NDArray[np.uint8]:
-    small = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+    """Return a picture as it is shown: turned as the file says, area-averaged to a size."""
+    quarters = round(frame.rotation / 90) % 4
+    lying = quarters % 2 == 1
+    small = frame.reformat(
+        width=height if lying else width, height=width if lying else height, format="rgb24",
+        interpolation="AREA",
+    )  # fmt: skip
     pixels: NDArray[np.uint8] = small.to_ndarray()
-    return pixels
+    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.errors import DataError
-from giblet_hpc.media.film import open_film
+from giblet_hpc.media.film import open_film, origin, sound_of, stream_end
 
 SAMPLE_RATE = 24_000
 HOP = 320
 FRAME_RATE = SAMPLE_RATE / HOP
 MEL_WINDOW = 1024
+JUMP_SECONDS = 0.1
+"""A time that differs by more from the samples counted so far is a gap, or a wrong stamp."""
 MISSING_SECONDS = 5.0
 """How much earlier than its file says a sound track may end before it is taken for cut off."""
 
@@ -38,12 +40,12 @@ class Encoder(Protocol):
 
 
 def sound_blocks(path: Path) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """Decode a film's first sound track to 24 kHz mono, the mean of its channels.
+    """Decode the sound track that players play to 24 kHz mono, the mean of its channels.
 
     Yields
     ------
     seconds : float
-        Start of the block after the picture's start.
+        Start of the block after the file's start.
     samples : ndarray, shape (n,), float32 in [-1, 1]
 
     Raises
@@ -52,27 +54,45 @@ def sound_blocks(path: Path) -> Iterator[tuple[float, NDArray[np.float32]]]:
         When there is no sound or it cannot be decoded.
     """
     with open_film(path) as container:
-        if not container.streams.audio:
+        stream = sound_of(container)
+        if stream is None:
             raise DataError(f"{path} has no sound track", hint="leave out features.audio")
-        stream = container.streams.audio[0]
-        origin = 0.0
-        if container.streams.video:
-            picture = container.streams.video[0]
-            origin = float((picture.start_time or 0) * picture.time_base)
+        start = origin(path)
         resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
         clock: float | None = None
         try:
-            for frame in container.decode(stream):
-                if clock is None or abs((frame.time or clock) - clock) > 0.1:
-                    clock = frame.time or 0.0
+            for frame, stamp in _confirmed(container.decode(stream)):
+                if clock is None or (stamp is not None and abs(stamp - clock) > JUMP_SECONDS):
+                    clock = start if stamp is None else stamp
                 for part in resampler.resample(frame):
                     samples = part.to_ndarray().mean(axis=0, dtype=np.float32)
-                    yield clock - origin, samples
+                    yield clock - start, samples
                     clock += len(samples) / SAMPLE_RATE
             for part in resampler.resample(None):
-                yield (clock or 0.0) - origin, part.to_ndarray().mean(axis=0, dtype=np.float32)
+                yield (clock or start) - start, part.to_ndarray().mean(axis=0, dtype=np.float32)
         except av.error.FFmpegError as error:
             raise DataError(f"{path}: the sound cannot be decoded: {error.strerror}") from None
+
+
+def _confirmed(frames: Iterator[Any]) -> Iterator[tuple[Any, float | None]]:
+    """Yield frames and their time in seconds; None where the next frame does not follow on it.
+
+    A gap in the sound moves all that comes after it; a single wild stamp moves nothing.
+    """
+    previous = None
+    for frame in frames:
+        if previous is not None:
+            yield previous, _stamp(previous, frame)
+        previous = frame
+    if previous is not None:
+        yield previous, None
+
+
+def _stamp(frame: Any, following: Any) -> float | None:
+    if frame.time is None or following.time is None:
+        return None
+    end = float(frame.time) + frame.samples / frame.sample_rate
+    return float(frame.time) if abs(following.time - end) < JUMP_SECONDS else None
 
 
 def sound_chunks(
@@ -147,9 +167,9 @@ def _continuous(path: Path, start: float, total: int) -> Iterator[NDArray[np.flo
 
 
 def _length(path: Path) -> float:
-    """Return how long a film says it is, in seconds."""
-    with av.open(str(path)) as container:
-        return float(container.duration or 0) / av.time_base
+    """Return when a film's sound ends by what its header says, in seconds."""
+    with open_film(path) as container:
+        return stream_end(container, sound_of(container)) - origin(path)
 
 
 class LogMel:

@@ -94,12 +94,13 @@ def test_frames_are_those_of_a_sequential_decode(study_folder: Path) -> None:
 def test_volumes_are_spread_where_a_file_allows_it(
     study_folder: Path, tmp_path: Path, packed: bool
 ) -> None:
-    from giblet_hpc.scans.volumes import Scans
+    from giblet_hpc.scans.recordings import Scans
+    from giblet_hpc.scans.volumes import VolumeFile
 
     image = nibabel.load(study_folder / "sub-01_run1.nii.gz")
     path = tmp_path / f"x.nii{'.gz' if packed else ''}"
     nibabel.save(image, path)
-    opened = Scans({"run1": nibabel.load(path)}, {"run1": slice(10, 50)})
+    opened = Scans({"run1": VolumeFile([path])}, {"run1": slice(10, 50)})
     values = np.asarray(image.dataobj, dtype=np.float32)
     expected = values[..., 10:14] if packed else values[..., [10, 23, 36, 49]]
-    assert opened.sample("run1", 4) == pytest.approx(expected)
+    assert opened.sample("run1", 4) == pytest.approx(np.moveaxis(expected, -1, 0))

@@ -16,6 +16,7 @@ from giblet_hpc.evaluation import citations, figures, methods, page
 from giblet_hpc.files import write_json
 from giblet_hpc.findings import Finding
 from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.scans.tables import Columns
 from tests.test_health import rows_of
 
 ENDS = {"model_r_interval": [0.4, 0.6], "ridge_r_interval": [0.1, 0.3], "difference": 0.3,
@@ -46,7 +47,7 @@ def evaluated(tmp_path: Path, demo_config: str) -> RunPaths:
     figures.save_figure(folder, "sample-run1-TR-0007", figures.histogram_figure(*np.eye(2)))
     mask = np.ones((2, 3, 2), bool)
     arrays = {"model_r": np.full((2, 12), 0.5), "ridge_r": np.eye(2, 12), "ceiling": np.ones(12)}
-    figures.save_maps(folder, arrays, mask, np.eye(4))
+    figures.save_maps(folder, arrays, mask, Columns(mask.size))
     methods.save(paths, "preprocess", ["Scans & <b>words</b> [@defossez2022]."])
     methods.save(paths, "evaluate", ["Scored [@kunsch1989] [@defossez2022]."])
     return paths
@@ -123,7 +124,13 @@ def test_each_stage_says_its_part(paths_of_run: RunPaths) -> None:
             return ["Sound: none."]
 
     before = methods.of_preprocess(
-        config, {"x": Said()}, subjects=4, lengths={"run1": 30}, voxels=8000
+        config,
+        {"x": Said()},
+        subjects=4,
+        lengths={"run1": 30},
+        voxels=8000,
+        unit="voxels",
+        rule="vote",
     )
     methods.save(paths_of_run, "preprocess", before)
     methods.save(paths_of_run, "train", methods.of_training(config, parameters=12345))

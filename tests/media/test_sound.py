@@ -216,3 +216,31 @@ def test_log_mel_matches_an_independent_spectrogram() -> None:
     band = int(energies.mean(axis=1).argmax())
     centre = np.linspace(0, 12_000, 513)[encoder._filters[:, band].argmax()]
     assert centre == pytest.approx(loudest, rel=0.05)
+
+
+class Block:
+    """A decoded stretch of a second of sound."""
+
+    sample_rate = 1000
+    samples = 1000
+
+    def __init__(self, time: float | None) -> None:
+        self.time = time
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0, 1, 2, 3], [0, 1, 2, None]),
+        ([95443.7, 0, 1, 2], [None, 0, 1, None]),
+        ([0, 1, 95443.7, 3, 4], [0, None, None, 3, None]),
+        ([0, 1, 5, 6, 7], [0, None, 5, 6, None]),
+        ([0, 1, -70, 3, 4], [0, None, None, 3, None]),
+        ([None, 1, 2], [None, 1, None]),
+    ],
+)
+def test_a_time_counts_when_the_next_one_follows_on_it(
+    times: list[float | None], expected: list[float | None]
+) -> None:
+    found = [stamp for _, stamp in audio._confirmed(iter([Block(time) for time in times]))]
+    assert found == expected

@@ -35,7 +35,7 @@ from giblet_hpc.survey import Survey
 class LoudnessFeatures(Section):
     """How loud the sound is."""
 
-    needs = "film"
+    needs = "picture"
 
     parts: int = 4
     """Parts of a TR."""

@@ -33,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     }
     specs = {
         name: ArraySpec(name, values.shape, str(values.dtype), {"made": "x"},
-                        {"affine": np.eye(4).tolist()}, max_shard_rows=5)
+                        {"kind": "volume", "affine": np.eye(4).tolist()}, max_shard_rows=5)
         for name, values in arrays.items()
     }  # fmt: skip
     made.plan(specs.values())
