@@ -72,7 +72,13 @@ def survey(config: RunConfig) -> Survey:
     }
     segments = {}
     if _needed(config, "annotations"):
-        segments = sheets.read_segments(config.study, lengths, scanned)
+        segments = sheets.read_segments(config.study, {
+            run.name: sheets.Lengths(
+                lengths[run.name], scanned[run.name],
+                max(scanned[run.name], _shown_trs(config, run, films.get(run.name))),
+            )
+            for run in config.study.runs
+        })  # fmt: skip
     found = StudyScans(config, files, subjects, lengths, space)
     return Survey(config, found, films, segments)
 
@@ -131,7 +137,7 @@ def _length(
     limit = config.study.max_trim_trs
     if shown is None or not _needed(config, *FROM_FILMS):
         return expected
-    trs = int((shown.seconds - run.film_start) / config.study.tr + 1e-6)
+    trs = _shown_trs(config, run, shown)
     if expected - trs > limit or (run.trs is None and trs - expected > limit):
         raise DataError(
             f"run {run.name}: the film lasts {trs} TRs of {config.study.tr:g} s from "
@@ -145,6 +151,13 @@ def _length(
             "run %s: film %d TRs, scans %d TRs; cut to %d", run.name, trs, expected, shorter
         )
     return min(trs, expected)
+
+
+def _shown_trs(config: RunConfig, run: ScanRun, shown: film.Film | None) -> int:
+    """Return how many whole TRs a run's film lasts from where the run begins; 0 without one."""
+    if shown is None:
+        return 0
+    return int((shown.seconds - run.film_start) / config.study.tr + 1e-6)
 
 
 def _trs_of(scans: Mapping[str, Scans], run: str) -> dict[str, int]:

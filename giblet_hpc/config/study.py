@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from giblet_hpc.config.section import Count, Name, NonNegative, Section
+from giblet_hpc.config.section import Count, Name, NonNegative, Positive, Section
 
 
 class ScanRun(Section):
@@ -30,7 +30,9 @@ class ScanRun(Section):
     """Position in the film, in seconds, at which the run's first TR begins. Negative when the
     film starts after the scan: the TRs before it are black and silent."""
     annotations: Path | None = None
-    """Annotation sheet of this run alone (seconds count from the run's start)."""
+    """Annotations of this run alone; seconds count from the run's start. A sheet (.xlsx, .csv,
+    .tsv; BIDS events too), subtitles (.srt, .vtt), a .TextGrid, WhisperX's .json, or a .tsv with
+    the columns words_per_tr and onsets_per_tr."""
     skip_trs: NonNegative = 0
     """Leading TRs that stay out of every split, such as a cartoon shown before each run."""
 
@@ -46,6 +48,16 @@ class Annotations(Section):
     """Column of a segment's start in seconds within its run (may restart at each run)."""
     end_seconds: str = "End Time (s)"
     """Column of a segment's end in seconds within its run."""
+    duration_seconds: str | None = None
+    """Column of a segment's length in seconds, in place of end_seconds (`duration` of BIDS
+    events)."""
+    decimal_comma: bool = False
+    """Whether times in text have a comma before their decimals."""
+    tier: str | None = None
+    """Interval tier of TextGrids. Null: the one called word or words, else the only one."""
+    join_seconds: Positive | None = None
+    """Words that begin within the same stretch of so many seconds are one segment. Null: each row,
+    word or line is a segment of its own."""
     start_tr: str | None = "Start Time (TRs, 1.5s)"
     """Column of the first TR, 1-based, counted through all runs. Null: use seconds only."""
     end_tr: str | None = "End Time (TRs, 1.5s)"

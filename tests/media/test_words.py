@@ -12,7 +12,8 @@ from giblet_hpc.config.features import TextFeatures
 from giblet_hpc.config.study import Annotations, ScanRun, Study
 from giblet_hpc.errors import DataError
 from giblet_hpc.media import words as text
-from giblet_hpc.media.sheets import read_segments
+from giblet_hpc.media.sheets import Lengths
+from giblet_hpc.media.sheets import read_segments as read_sheets
 from giblet_hpc.modalities.text import fit_lsa, lsa_features, packed
 from giblet_hpc.timing import Segment
 
@@ -23,6 +24,13 @@ COLUMNS = {
     "end_tr": None,
     "text": ("Words",),
 }
+
+
+def read_segments(
+    own: Study, used: dict[str, int], scanned: dict[str, int] | None = None
+) -> dict[str, list[Segment]]:
+    known = scanned or used
+    return read_sheets(own, {run: Lengths(n, known[run], known[run]) for run, n in used.items()})
 
 
 def minilm_folder() -> Path:
