@@ -78,10 +78,14 @@ class Alignment:
         """Yield what is seen, run by run, then over runs."""
         for run in progress(self.study.runs, label="inspecting", total=len(self.study.runs)):
             arrays = self.study.runs[run]
-            names = list(enumerate(self.study.subjects))
+            valid = {
+                name: np.asarray(arrays.valid[n])
+                for n, name in enumerate(self.study.subjects)
+                if np.any(arrays.valid[n])
+            }
+            names = [(n, name) for n, name in enumerate(self.study.subjects) if name in valid]
             # Read once: most of the time is reading.
             scans = {name: alignment.scans_of(arrays.bold, n) for n, name in names}
-            valid = {name: np.asarray(arrays.valid[n]) for n, name in names}
             alike = {name: alignment.standardised(scans[name], valid[name]) for _, name in names}
             yield self._lag(run, scans, valid, alike)
             yield from self._subjects(run, alike, valid)
@@ -132,7 +136,7 @@ class Alignment:
         )  # fmt: skip
 
     def _subjects(self, run: str, alike: Scans, valid: Valid) -> Iterator[Finding]:
-        if len(self.study.subjects) < 3:
+        if len(valid) < 3:
             return
         r, shift, shifted = alignment.between_subjects(alike, valid)
         self.r[run] = r

@@ -228,7 +228,7 @@ def own_likeness(means: Mapping[str, Mapping[str, Array]]) -> float:
     found = [
         float(np.corrcoef(means[a][name], means[b][name])[0, 1])
         for a, b in itertools.combinations(means, 2)
-        for name in means[a]
+        for name in means[a].keys() & means[b].keys()
     ]
     return float(np.median(found)) if found else -1.0
 

@@ -299,6 +299,9 @@ class DataCheck:
     def _scans(self, run: str, number: int, subject: str) -> Iterator[Finding]:
         arrays = self.study.runs[run]
         valid = np.asarray(arrays.valid[number])
+        if not valid.any():
+            yield Finding(f"scans of {subject}, {run}", "skipped", "the subject lacks this run")
+            return
         found, trs, change = look(_OfSubject(arrays.bold, number), self._budget)
         self.arrays[f"bold/{subject}/{run}"] = found
         self._spread.setdefault("fmri", []).append((int(valid.sum()), found["variance"]))

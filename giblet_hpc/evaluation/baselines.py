@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.evaluation.blocks import voxel_share, write_rows
+from giblet_hpc.evaluation.blocks import FEWEST_TRS, voxel_share, write_rows
 from giblet_hpc.evaluation.penalised import fit_ridge
 from giblet_hpc.evaluation.smooth_lags import SUBJECTS, VOXELS, Prior, choose, with_prior
 from giblet_hpc.files import write_json
@@ -147,10 +147,17 @@ class _Inputs:
     def choose(self) -> Prior:
         """Choose the prior by some voxels of some subjects."""
         step = max(1, self._study.voxels // VOXELS)
-        some = range(min(SUBJECTS, len(self._study.subjects)))
+        everyone = range(len(self._study.subjects))
+        some = [number for number in everyone if self._scanned(number)][:SUBJECTS]
         pairs = [self._scans(subject, slice(0, None, step)) for subject in some]
         scans, valid = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return choose(self._fitted, scans, valid, self._options, delays=self._delays, tr=self._tr)
+
+    def _scanned(self, subject: int) -> bool:
+        """Whether a subject has scans enough to fit a model to."""
+        runs = self._study.runs
+        there = [runs[b.run].valid[subject, b.start : b.stop].sum() for b in self._used]
+        return sum(map(int, there)) >= FEWEST_TRS
 
     def _scans(self, subject: int, voxels: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         runs = self._study.runs
@@ -162,7 +169,10 @@ class _Inputs:
         return rows_of(scans), rows_of(valid)
 
     def predictions(self, prior: Prior, voxels: slice) -> Iterator[NDArray[np.float32]]:
-        """Yield each subject's predictions of some voxels, (test trs, voxels)."""
+        """Yield each subject's predictions of some voxels, (test trs, voxels).
+
+        NaN of a subject without scans to fit a model to.
+        """
         length, purge = prior.smooth_seconds / self._tr, max(self._delays)
         inputs = with_prior(self._fitted, self._delays, length)
         tests = with_prior(self._tests, self._delays, length)
@@ -170,6 +180,9 @@ class _Inputs:
             scans, valid = self._scans(subject, voxels)
             if not scans.shape[1]:
                 yield np.empty((len(tests), 0), np.float32)
+                continue
+            if not self._scanned(subject):
+                yield np.full((len(tests), scans.shape[1]), np.nan, np.float32)
                 continue
             model = fit_ridge(
                 inputs[valid], scans[valid], self._options, purge=purge, one=prior.one_penalty

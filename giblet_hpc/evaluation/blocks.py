@@ -16,6 +16,9 @@ from giblet_hpc.training.world import World
 VOXELS = 4096
 """Of a block: what is computed of it for one subject and a thousand TRs takes some 100 MB."""
 
+FEWEST_TRS = 8
+"""Scans of a subject below which neither a model is fitted nor a correlation computed."""
+
 
 def voxel_blocks(voxels: slice) -> Iterator[slice]:
     """Yield slices that cover some voxels."""

@@ -77,6 +77,7 @@ def draw_scores(
     length: int,
     count: int,
     world: World,
+    scored: Sequence[int] | None = None,
 ) -> Draws | None:
     """Compute scores of each draw; ranks share the voxels.
 
@@ -92,6 +93,8 @@ def draw_scores(
     count : int
         Draws; 0 for none.
     world : World
+    scored : sequence of int, optional
+        Subjects that are scored; by default all.
 
     Returns
     -------
@@ -101,13 +104,14 @@ def draw_scores(
     edges = np.cumsum([0, *(block.trs for block in blocks)])
     runs = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
     parts = tr_blocks(runs, length)
-    subjects, regions = len(study.subjects), len(members)
-    if not count or len(parts) < FEWEST_BLOCKS:
+    everyone = range(len(study.subjects)) if scored is None else scored
+    subjects, regions = len(everyone), len(members)
+    if not count or len(parts) < FEWEST_BLOCKS or not subjects:
         return None
     random = np.random.default_rng(0)
     drawn = _times(random, len(parts), count)
     z = {name: np.zeros((subjects, count + 1, regions)) for name in predictions}
-    for subject in range(subjects):
+    for place, subject in enumerate(everyone):
         valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
         for chosen in voxel_blocks(voxel_share(study.voxels, world)):
             rows = [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
@@ -116,7 +120,7 @@ def draw_scores(
             for name, predicted in predictions.items():
                 made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
                 found = _fisher(demeaned(made, valid, runs), measured, parts, drawn)
-                z[name][subject] += found @ inside
+                z[name][place] += found @ inside
     sizes = np.maximum(1, members.sum(1))
     means = {name: over_ranks(values, world) / sizes for name, values in z.items()}
     return Draws(means, _times(random, subjects, count).astype(np.float64))

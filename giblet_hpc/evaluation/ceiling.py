@@ -79,6 +79,27 @@ def shared_and_chance(
     return np.stack([rho, found.mean(0), found.std(0, ddof=1), varying])
 
 
+def over_groups(parts: NDArray[np.float64], trs: Sequence[int]) -> tuple[NDArray[np.float64], ...]:
+    """Combine groups of subjects who were scanned in different runs, weighted by TRs.
+
+    Parameters
+    ----------
+    parts : ndarray, shape (groups, 4, voxels)
+        From `shared_and_chance`.
+    trs : sequence of int
+        Of each group.
+
+    Returns
+    -------
+    rho, mean, deviation, varying : ndarray, shape (voxels,)
+        As of `shared_and_chance`; chance in one group is independent of that in another.
+    """
+    share = np.array(trs, dtype=np.float64)[:, None] / sum(trs)
+    rho, mean, deviation, varying = np.moveaxis(parts, 1, 0)
+    spread = np.sqrt(((share * deviation) ** 2).sum(0))
+    return (share * rho).sum(0), (share * mean).sum(0), spread, (share * varying).sum(0)
+
+
 def above_chance(
     rho: NDArray[np.float64], mean: NDArray[np.float64], deviation: NDArray[np.float64]
 ) -> NDArray[np.bool_]:

@@ -61,7 +61,7 @@ def histogram_figure(model_r: NDArray[Any], ridge_r: NDArray[Any]) -> Any:
     figure = new_figure(5, 2.4)
     axis = figure.subplots()
     for values, label in ((model_r, "network"), (ridge_r, "ridge")):
-        flat = values.ravel()
+        flat = values[np.isfinite(values)]
         if np.ptp(flat) < ALIKE:
             # A histogram of one value would divide by its width.
             axis.axvline(flat[0], label=label)
@@ -104,7 +104,7 @@ def save_maps(
     mask : ndarray of bool, in the shape of the space
     space : Space
     """
-    model, ridge = arrays["model_r"].mean(0), arrays["ridge_r"].mean(0)
+    model, ridge = (np.nanmean(arrays[name], axis=0) for name in ("model_r", "ridge_r"))
     limit = float(np.percentile(np.abs([model, ridge]), SHARED_PERCENTILE))
     apart = model - ridge
     drawn = [

@@ -73,5 +73,5 @@ def r_squared(
 
 
 def fisher_mean(r: NDArray[np.floating]) -> float:
-    """Average correlations as Fisher z."""
-    return float(np.tanh(np.arctanh(np.clip(r, -0.999999, 0.999999)).mean()))
+    """Average correlations as Fisher z; NaN, of subjects that are not scored, does not count."""
+    return float(np.tanh(np.nanmean(np.arctanh(np.clip(r, -0.999999, 0.999999)))))

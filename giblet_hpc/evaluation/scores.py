@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import ceiling as ceilings
 from giblet_hpc.evaluation import metrics
-from giblet_hpc.evaluation.blocks import over_ranks, voxel_blocks, voxel_share
-from giblet_hpc.splits import Block
+from giblet_hpc.evaluation.blocks import FEWEST_TRS, over_ranks, voxel_blocks, voxel_share
+from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.statistics import rows_of
 from giblet_hpc.training.world import World
@@ -32,6 +32,8 @@ def score_maps(
     blocks: Sequence[Block],
     predictions: dict[str, NDArray[np.float32]],
     world: World,
+    *,
+    scored: Sequence[int] | None = None,
 ) -> Maps:
     """Return r and R2 of every voxel and subject, for each predictor; ranks share the voxels.
 
@@ -42,21 +44,27 @@ def score_maps(
         Test TRs.
     predictions : dict of str to ndarray, shape (subjects or 1, trs, voxels)
     world : World
+    scored : sequence of int, optional
+        From `scored_subjects`; by default all.
 
     Returns
     -------
     dict
-        ``<predictor>_r`` and ``<predictor>_r2``, shape (subjects, voxels).
+        ``<predictor>_r`` and ``<predictor>_r2``, shape (subjects, voxels); NaN of subjects that are
+        not scored.
     """
     runs = test_rows(blocks)
     subjects, voxels = len(study.subjects), study.voxels
+    chosen_subjects = range(subjects) if scored is None else scored
     maps = {
         f"{name}_{score}": np.zeros((subjects, voxels))
         for name in predictions
         for score in ("r", "r2")
     }
+    for values in maps.values():
+        values[[n for n in range(subjects) if n not in chosen_subjects]] = np.nan
     mine = voxel_blocks(voxel_share(voxels, world))
-    for subject, chosen in itertools.product(range(subjects), mine):
+    for subject, chosen in itertools.product(chosen_subjects, mine):
         valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
         measured = rows_of(
             [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
@@ -66,6 +74,19 @@ def score_maps(
             maps[f"{name}_r"][subject, chosen] = metrics.pearson(made, measured, valid, runs)
             maps[f"{name}_r2"][subject, chosen] = metrics.r_squared(made, measured, valid, runs)
     return {name: over_ranks(values, world) for name, values in maps.items()}
+
+
+def scored_subjects(study: StudyArrays, fold: Fold) -> list[int]:
+    """Return who has scans to train on, and scans to test on: the others cannot be scored."""
+
+    def scans(blocks: Sequence[Block], subject: int) -> int:
+        return sum(int(study.runs[b.run].valid[subject, b.start : b.stop].sum()) for b in blocks)
+
+    return [
+        number
+        for number in range(len(study.subjects))
+        if scans(fold.train, number) >= FEWEST_TRS and scans(fold.test, number) >= FEWEST_TRS
+    ]
 
 
 def ceiling_map(
@@ -88,17 +109,46 @@ def ceiling_map(
     count = len(everyone.subjects)
     if count < 2:
         return None
-    valid = np.concatenate([everyone.runs[b.run].valid[:, b.start : b.stop] for b in blocks], 1)
-    found = np.zeros((4, everyone.voxels))
-    for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
-        scans = np.concatenate(
-            [everyone.runs[b.run].bold[:, b.start : b.stop, chosen] for b in blocks], 1
-        )
-        found[:, chosen] = ceilings.shared_and_chance(scans, valid, test_rows(blocks))
-    rho, mean, deviation, varying = over_ranks(found, world)
+    groups = _watched_together(everyone, blocks)
+    if not groups:
+        return None
+    parts = []
+    for members, shown in groups:
+        found = np.zeros((4, everyone.voxels))
+        there = [everyone.runs[b.run].valid[members, b.start : b.stop] for b in shown]
+        for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
+            scans = np.concatenate([_scans(everyone, b, members, chosen) for b in shown], axis=1)
+            found[:, chosen] = ceilings.shared_and_chance(
+                scans, np.concatenate(there, axis=1), test_rows(shown)
+            )
+        parts.append(over_ranks(found, world))
+    trs = [sum(block.trs for block in shown) for _, shown in groups]
+    rho, mean, deviation, varying = ceilings.over_groups(np.stack(parts), trs)
     known = ceilings.above_chance(rho, mean, deviation)
     averaged = np.maximum(1, varying) if group_mean else 1
     return ceilings.noise_ceiling(rho, subjects_in_mean=averaged, known=known)
+
+
+def _watched_together(
+    everyone: StudyArrays, blocks: Sequence[Block]
+) -> list[tuple[list[int], list[Block]]]:
+    """Group test blocks by who was scanned in them; those of fewer than two subjects are left out.
+
+    Where everyone has every run, that is one group of all.
+    """
+    groups: dict[tuple[int, ...], list[Block]] = {}
+    for block in blocks:
+        there = everyone.runs[block.run].valid[:, block.start : block.stop].any(axis=1)
+        groups.setdefault(tuple(map(int, np.flatnonzero(there))), []).append(block)
+    return [(list(members), shown) for members, shown in groups.items() if len(members) > 1]
+
+
+def _scans(
+    everyone: StudyArrays, block: Block, members: Sequence[int], voxels: slice
+) -> NDArray[np.float32]:
+    """Read some subjects' scans of a block, (subjects, trs, voxels)."""
+    bold = everyone.runs[block.run].bold
+    return np.stack([bold[number, block.start : block.stop, voxels] for number in members])
 
 
 def members_of(
@@ -149,13 +199,13 @@ def region_rows(
         for predictor in ("model", "ridge"):
             r = maps[f"{predictor}_r"][:, chosen]
             row[f"{predictor}_r"] = metrics.fisher_mean(r)
-            row[f"{predictor}_median_r"] = float(np.median(r))
-            row[f"{predictor}_r2"] = float(maps[f"{predictor}_r2"][:, chosen].mean())
+            row[f"{predictor}_median_r"] = float(np.nanmedian(r))
+            row[f"{predictor}_r2"] = float(np.nanmean(maps[f"{predictor}_r2"][:, chosen]))
         if ceiling is not None:
             row["ceiling"] = float(ceiling[chosen].mean())
             good = chosen & (ceiling > min_ceiling)
             row["normalised_r"] = (
-                float((maps["model_r"][:, good] / ceiling[good]).mean()) if good.any() else None
+                float(np.nanmean(maps["model_r"][:, good] / ceiling[good])) if good.any() else None
             )
         if best is not None:
             reachable = metrics.fisher_mean(best[:, chosen])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,25 +118,47 @@ def _make_scores(
     if world.broadcast((folder / "fold.json").is_file()):
         return
     predictions = _predictions(folder)
-    arrays = scores.score_maps(study, fold.test, predictions, world)
+    scored = scores.scored_subjects(study, fold)
+    _require_scored(study, fold, scored)
+    arrays = scores.score_maps(study, fold.test, predictions, world, scored=scored)
     group = config.bold.mode == "cross_subject"
     ceiling = scores.ceiling_map(everyone, fold.test, world, group_mean=group)
     members = scores.members_of(*_labels(config), study.voxels)
     draws = bootstrap.draw_scores(
         study, fold.test, predictions, np.stack(list(members.values())),
         length=max(1, round(config.evaluate.bootstrap_seconds / config.study.tr)),
-        count=config.evaluate.bootstrap_draws, world=world,
+        count=config.evaluate.bootstrap_draws, world=world, scored=scored,
     )  # fmt: skip
     if world.is_main:
         rows = scores.region_rows(
             arrays, ceiling=ceiling, best=_best_r(config, study), members=members,
             min_ceiling=config.evaluate.min_ceiling,
         )  # fmt: skip
-        subjects = bootstrap.subject_rows(draws, study.subjects) if draws else []
+        names = [study.subjects[number] for number in scored]
+        subjects = bootstrap.subject_rows(draws, names) if draws else []
         if draws is not None:
             bootstrap.add_intervals(rows, draws)
         saved = {**arrays, **({} if ceiling is None else {"ceiling": ceiling})}
         _write_scores(folder, fold, study, saved, rows=(rows, subjects), manifest=manifest)
+
+
+def _require_scored(study: StudyArrays, fold: Fold, scored: Sequence[int]) -> None:
+    """Say who is not scored.
+
+    Raises
+    ------
+    DataError
+        When that is everyone.
+    """
+    left = [name for number, name in enumerate(study.subjects) if number not in scored]
+    if left:
+        logger.warning("%s: not scored, for lack of scans to train on or to test on: %s",
+                       fold.name or "test", ", ".join(left))  # fmt: skip
+    if not scored:
+        raise DataError(
+            "nobody has scans both to train on and to test on",
+            hint="let split.test_runs name runs of subjects who have others too",
+        )
 
 
 def _predictions(folder: Path) -> dict[str, NDArray[np.float32]]:
@@ -197,7 +220,7 @@ def _write_scores(
     """Write a fold's maps and tables, of regions and of subjects."""
     write_with(folder / "maps.npz", lambda handle: np.savez(handle, **saved))  # type: ignore[arg-type]
     for name, values in saved.items():
-        mean = values if values.ndim == 1 else values.mean(axis=0)
+        mean = values if values.ndim == 1 else np.nanmean(values, axis=0)
         study.space.write(folder / name, mean, study.mask)
     trained = ", ".join(dict.fromkeys(block.run for block in fold.train))
     tested = ", ".join(dict.fromkeys(block.run for block in fold.test))

@@ -42,9 +42,11 @@ def alignment_of(config: RunConfig, paths: RunPaths) -> Alignment:
     store = FeatureStore(config.study.store)
     means = {
         run: {
-            name: store.read(f"stats/{name}/{run}")[0].astype(np.float64) for name in study.subjects
+            name: store.read(f"stats/{name}/{run}")[0].astype(np.float64)
+            for name, there in zip(study.subjects, arrays.valid, strict=True)
+            if there.any()
         }
-        for run in study.runs
+        for run, arrays in study.runs.items()
     }
     folds = load_folds(paths.split)
     return Alignment(config, study, modalities_of(config.features), means=means, folds=folds)
