@@ -35,13 +35,13 @@ def config_show(file: Path, overrides: tuple[str, ...], runs: Path) -> None:
 @config.command("check")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @set_option
-@click.option("--files", "look", is_flag=True, help="Look at the headers of the study's files too.")
+@click.option("--data", "look", is_flag=True, help="Look at the headers of the study's files too.")
 def config_check(files: tuple[Path, ...], overrides: tuple[str, ...], look: bool) -> None:
     """Check configs; exit 2 when one is wrong."""
     for file in files:
         loaded = config_io.load(file, overrides)
         if look:
-            require_torch("config check --files")
+            require_torch("config check --data")
             checks.require_sound_files(loaded)
         click.echo(f"{file}: good")
 

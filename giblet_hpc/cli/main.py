@@ -30,6 +30,8 @@ COMMANDS = {
                "Say whether a run's training can succeed, and what speaks against it; exit 1 when "
                "it cannot."),
     "image": ("image:image", "Build, check and enter the container image."),
+    "init": ("init:init_command",
+             "Look at the files in FOLDER and write a study config with comments."),
     "inspect": ("diagnose:inspect",
                 "Look for what is wrong with a study or a network: each finding has a number and a "
                 "remedy."),

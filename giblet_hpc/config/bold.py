@@ -67,7 +67,8 @@ class Bold(Section):
     on. Scans before the steady state, by its columns non_steady_state_outlier, are left out."""
     confound_columns: tuple[str, ...] | None = None
     """Columns regressed out of every target; `[all]` for every column of the table. Null: the six
-    motion parameters of fMRIPrep, unless a strategy is given."""
+    motion parameters of fMRIPrep, or all columns of a table without a header, unless a strategy is
+    given."""
     confound_strategy: tuple[
         Literal["motion", "wm_csf", "global_signal", "compcor", "high_pass"], ...
     ] = ()

@@ -56,7 +56,9 @@ def read_regressors(path: Path, bold: Bold, *, scans: Path) -> Regressors:
         parts.append(_by_strategy(path, bold, scans=scans, trs=len(table)))
     if bold.regressed_columns:
         wanted = bold.regressed_columns
-        names = list(table.columns) if wanted == ("all",) else list(wanted)
+        headerless = path.suffix.lower() in HEADERLESS and bold.confound_columns is None
+        every = wanted == ("all",) or headerless
+        names = list(table.columns) if every else list(wanted)
         parts.append(_columns(path, table, names, "bold.confound_columns"))
     return Regressors(np.concatenate(parts, axis=1) if parts else None, usable)
 

@@ -29,5 +29,5 @@ def test_nothing_is_queued_with_files_that_do_not_fit(
     assert "--no-checks" in said
     assert not (tmp_path / "runs").exists()
     assert "3 problems" in invoke(
-        "config", "check", "--files", str(CONFIG), "--set", f"study.root={copy}", code=2
+        "config", "check", "--data", str(CONFIG), "--set", f"study.root={copy}", code=2
     ).stderr  # fmt: skip

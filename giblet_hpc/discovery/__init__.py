@@ -1,0 +1,1 @@
+"""What a folder holds: scans, films and words of a study, by names and headers, without numpy."""
