@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from giblet_hpc import timing
 from giblet_hpc.config.features import FROM_FILMS
@@ -54,7 +54,7 @@ def survey(config: RunConfig) -> Survey:
     DataError
         When a file is missing or contradicts the others.
     """
-    _require_files(config)
+    require_files(config)
     files = StudyFiles(config.study, config.bold)
     subjects = find_subjects(config.study, config.bold, files)
     scans = {name: open_scans(name, config.study, config.bold, files) for name in subjects}
@@ -62,33 +62,39 @@ def survey(config: RunConfig) -> Survey:
     for own in scans.values():
         for recording in own.recordings.values():
             space.check(recording.path, recording.space)
-    films = {run.name: _film(config, run) for run in config.study.runs if run.film}
+    films = {run.name: read_film(config, run) for run in config.study.runs if run.film}
     lengths = {
-        run.name: _length(config, run, scans=scans, shown=films.get(run.name))
+        run.name: run_length(config, run, scans=scans, shown=films.get(run.name))
         for run in config.study.runs
     }
-    scanned = {
-        run.name: run.trs or max(_trs_of(scans, run.name).values()) for run in config.study.runs
-    }
     segments = {}
-    if _needed(config, "annotations"):
-        segments = sheets.read_segments(config.study, {
-            run.name: sheets.Lengths(
-                lengths[run.name], scanned[run.name],
-                max(scanned[run.name], _shown_trs(config, run, films.get(run.name))),
-            )
-            for run in config.study.runs
-        })  # fmt: skip
+    if needed(config, "annotations"):
+        segments = sheets.read_segments(config.study, sheet_lengths(config, lengths, scans, films))
     found = StudyScans(config, files, subjects, lengths, space)
     return Survey(config, found, films, segments)
 
 
-def _needed(config: RunConfig, *what: str) -> bool:
+def sheet_lengths(
+    config: RunConfig,
+    lengths: Mapping[str, int],
+    scans: Mapping[str, Scans],
+    films: Mapping[str, film.Film],
+) -> dict[str, sheets.Lengths]:
+    """Return how long each run is for its annotations."""
+    found = {}
+    for run in config.study.runs:
+        scanned = run.trs or max(_trs_of(scans, run.name).values())
+        shown = max(scanned, shown_trs(config, run, films.get(run.name)))
+        found[run.name] = sheets.Lengths(lengths[run.name], scanned, shown)
+    return found
+
+
+def needed(config: RunConfig, *what: str) -> bool:
     """Whether any modality in use needs one of some things of each run."""
     return any(section.needs in what for section in config.features.sections.values())
 
 
-def _film(config: RunConfig, run: ScanRun) -> film.Film:
+def read_film(config: RunConfig, run: ScanRun) -> film.Film:
     """Read the header of a run's film.
 
     Raises
@@ -112,32 +118,47 @@ def _film(config: RunConfig, run: ScanRun) -> film.Film:
     return found
 
 
-def _require_files(config: RunConfig) -> None:
-    """Check that the files are there which are read long after the scans."""
+def named_files(config: RunConfig) -> dict[str, list[Path]]:
+    """Return the files that single fields name, by field: they are read long after the scans."""
     root, mask = config.study.root, config.bold.mask
-    named = {
+    given = {
         "bold.regions": config.bold.regions,
         "bold.region_names": config.bold.region_names,
         "bold.mask": None if mask in VOTES or "{" in mask.replace("{hemi}", "") else mask,
         "evaluate.best_r": config.evaluate.best_r,
     }
-    for field, file in named.items():
-        for path in hemisphere_files(root, str(file)) if file is not None else []:
+    return {
+        field: hemisphere_files(root, str(file))
+        for field, file in given.items()
+        if file is not None
+    }
+
+
+def require_files(config: RunConfig) -> None:
+    """Check that those files are there.
+
+    Raises
+    ------
+    DataError
+        When one is not.
+    """
+    for field, paths in named_files(config).items():
+        for path in paths:
             if not path.is_file():
                 raise DataError(
                     f"{field}: no file {path}", hint=f"correct {field}, or leave it out"
                 )
 
 
-def _length(
+def run_length(
     config: RunConfig, run: ScanRun, *, scans: Mapping[str, Scans], shown: film.Film | None
 ) -> int:
     """Return a run's TRs: the shorter of film and scans, which may differ by a little only."""
-    expected = _scanned_trs(config, run, scans)
+    expected = scanned_trs(config, run, scans)
     limit = config.study.max_trim_trs
-    if shown is None or not _needed(config, *FROM_FILMS):
+    if shown is None or not needed(config, *FROM_FILMS):
         return expected
-    trs = _shown_trs(config, run, shown)
+    trs = shown_trs(config, run, shown)
     if expected - trs > limit or (run.trs is None and trs - expected > limit):
         raise DataError(
             f"run {run.name}: the film lasts {trs} TRs of {config.study.tr:g} s from "
@@ -153,7 +174,7 @@ def _length(
     return min(trs, expected)
 
 
-def _shown_trs(config: RunConfig, run: ScanRun, shown: film.Film | None) -> int:
+def shown_trs(config: RunConfig, run: ScanRun, shown: film.Film | None) -> int:
     """Return how many whole TRs a run's film lasts from where the run begins; 0 without one."""
     if shown is None:
         return 0
@@ -174,7 +195,7 @@ def _trs_of(scans: Mapping[str, Scans], run: str) -> dict[str, int]:
     return found
 
 
-def _scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, Scans]) -> int:
+def scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, Scans]) -> int:
     """Return how many TRs of a run the scans have, as the config says or the longest of them."""
     found = _trs_of(scans, run.name)
     longest = max(found.values())
@@ -191,60 +212,3 @@ def _scanned_trs(config: RunConfig, run: ScanRun, scans: Mapping[str, Scans]) ->
             hint="correct study.runs.trs, or raise study.max_trim_trs to cut the scans",
         )
     return expected
-
-
-def problems(config: RunConfig) -> list[DataError]:
-    """Return all that is wrong with a study's files, as far as their headers tell.
-
-    One after the other, where `survey` stops at the first. Lengths are compared once everything
-    can be read.
-    """
-    found: list[DataError] = []
-    study = config.study
-    with _noting(found):
-        _require_files(config)
-    subjects: tuple[str, ...] = ()
-    files = StudyFiles(study, config.bold)
-    with _noting(found):
-        subjects = find_subjects(study, config.bold, files)
-    for name in subjects:
-        with _noting(found):
-            open_scans(name, study, config.bold, files)
-    for run in study.runs:
-        with _noting(found):
-            if run.film:
-                _film(config, run)
-    if found and _needed(config, "annotations"):
-        with _noting(found):
-            sheets.require_columns(study)
-    if not found:
-        with _noting(found):
-            survey(config)
-    return found
-
-
-@contextlib.contextmanager
-def _noting(found: list[DataError]) -> Iterator[None]:
-    try:
-        yield
-    except DataError as error:
-        found.append(error)
-
-
-def require_sound(config: RunConfig) -> None:
-    """Check a study's files by their headers.
-
-    Raises
-    ------
-    DataError
-        That names all that is wrong.
-    """
-    found = problems(config)
-    if len(found) == 1:
-        raise found[0]
-    if found:
-        lines = [f"{error}" + (f" ({error.hint})" if error.hint else "") for error in found]
-        raise DataError(
-            f"{len(found)} problems with the study's files:\n  " + "\n  ".join(lines),
-            hint="--no-checks submits all the same",
-        )

@@ -137,7 +137,7 @@ def _refuse_what_cannot_work(
     if left and not options["no_checks"]:
         checks.require_room(profile, size, time=options["time"])
     if "preprocess" in left and not options["no_checks"]:
-        checks.require_sound_files(config)
+        checks.require_sound_files(config, hint="--no-checks submits all the same")
     if looked_at:
         assert config.study.store is not None
         check_place([options["runs"], config.study.store], profile, size)

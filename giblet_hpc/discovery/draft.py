@@ -118,8 +118,8 @@ class _Writer:
         root = str(self._folder)
         lines = ["study:", f"  name: {_yaml(_name(self._folder))}", f"  root: {_yaml(root)}"]
         lines += [*self._tr(), "  runs:"]
-        if not layout.file_a_run:
-            trs = self._headers[0].trs or 1
+        trs = self._headers[0].trs
+        if not layout.file_a_run and trs:
             self._undecided.append(
                 f"study.runs: each file of scans holds {trs} TRs; if those are several runs one "
                 "after the other, list them with their trs"
@@ -137,7 +137,7 @@ class _Writer:
             if run in shown.words:
                 fields["annotations"] = shown.words[run].as_posix()
             if not layout.file_a_run:
-                fields["trs"] = self._headers[0].trs or 1
+                fields["trs"] = trs or 1
             inside = ", ".join(f"{key}: {_yaml(value)}" for key, value in fields.items())
             lines.append(f"    - {{{inside}}}")
         if shown.films:

@@ -90,6 +90,13 @@ def read_segments(study: Study, lengths: Mapping[str, Lengths]) -> dict[str, lis
     return segments
 
 
+def single_runs(study: Study) -> list[Study]:
+    """Return the study itself, or where each run has a sheet of its own, one study for each run."""
+    if study.annotations.file:
+        return [study]
+    return [study.model_copy(update={"runs": (run,)}) for run in study.runs]
+
+
 def require_columns(study: Study) -> None:
     """Check that all sheets can be read, have the named columns, and hold times.
 

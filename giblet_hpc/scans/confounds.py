@@ -63,6 +63,22 @@ def read_regressors(path: Path, bold: Bold, *, scans: Path) -> Regressors:
     return Regressors(np.concatenate(parts, axis=1) if parts else None, usable)
 
 
+def require_rows(path: Path, rows: int, scans: Path, expected: int) -> None:
+    """Check that a table has a row for each scan.
+
+    Raises
+    ------
+    DataError
+        When it has not.
+    """
+    if rows != expected:
+        raise DataError(
+            f"{path} has {rows} rows; {scans} has {expected} scans",
+            hint="if leading scans were dropped, drop their rows too: rows and scans must belong "
+            "together",
+        )
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table of confounds: tab-separated with a header, or (.txt, .1D, .par) without.
 

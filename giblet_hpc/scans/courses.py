@@ -177,12 +177,7 @@ class _RunScans:
         found = confounds.read_regressors(path, bold, scans=self._recording.path)
         of_run = any(name in bold.confounds for name in RUN_FIELDS)
         expected = self._scans.trs(self._run) if of_run else self._recording.trs
-        if len(found.usable) != expected:
-            raise DataError(
-                f"{path} has {len(found.usable)} rows; {self._recording.path} has {expected} scans",
-                hint="if leading scans were dropped, drop their rows too: rows and scans must "
-                "belong together",
-            )
+        confounds.require_rows(path, len(found.usable), self._recording.path, expected)
         if of_run:
             return found
         span = self._scans.spans[self._run]

@@ -127,17 +127,34 @@ def open_scans(subject: str, study: Study, bold: Bold, files: StudyFiles) -> Sca
     opened: dict[Any, Recording] = {}
     recordings = {}
     for run in study.runs:
-        paths = files.of(subject, run.name)
-        if not paths:
-            continue
-        key = (paths, run.name if bold.dataset else "")
+        key = (files.of(subject, run.name), run.name if bold.dataset else "")
         if key not in opened:
-            opened[key] = recording = open_recording(paths, _chooser(bold, subject, run))
-            _check(recording, study.tr)
+            recording = open_run(subject, run, study, bold, files=files)
+            if recording is None:
+                continue
+            opened[key] = recording
         recordings[run.name] = opened[key]
     if bold.one_file_a_run:
         return Scans(recordings, {run: slice(None) for run in recordings})
     return Scans(recordings, concatenated_spans(study.runs))
+
+
+def open_run(
+    subject: str, run: ScanRun, study: Study, bold: Bold, *, files: StudyFiles
+) -> Recording | None:
+    """Open the file that holds a subject's run; None where the subject lacks it.
+
+    Raises
+    ------
+    DataError
+        When it is missing, cannot be read, or has another TR than the study.
+    """
+    paths = files.of(subject, run.name)
+    if not paths:
+        return None
+    recording = open_recording(paths, _chooser(bold, subject, run))
+    _check(recording, study.tr)
+    return recording
 
 
 def _chooser(bold: Bold, subject: str, run: ScanRun) -> Any:

@@ -12,6 +12,7 @@ from giblet_hpc.digests import Digests
 from giblet_hpc.evaluation import methods
 from giblet_hpc.files import write_json
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.problems import require_sound
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans import courses, masks
@@ -70,6 +71,8 @@ class Preprocess:
         assert config.study.store is not None
         self._config, self._paths = config, paths
         self._progress = Progress(paths, "preprocess", part=part)
+        if part in ("", "plan"):
+            require_sound(config)
         self._survey = facts = survey(config)
         self._folds = make_folds(config.split, config.study, facts.lengths)
         self._store = store = FeatureStore(config.study.store)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_survey
+from tests import test_problems
 from tests.cli.conftest import Invoke
-from tests.test_survey import CONFIG
+from tests.test_problems import CONFIG
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def copy(study_folder: Path, tmp_path: Path) -> Path:
 def test_nothing_is_queued_with_files_that_do_not_fit(
     copy: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    test_survey.spoil(copy)
+    test_problems.spoil(copy)
     monkeypatch.setenv("GIBLET_CLUSTER", "local")
     options = ["--config", str(CONFIG), "--set", f"study.root={copy}"]
     said = invoke("submit", "pipeline", *options, code=2).stderr

@@ -52,8 +52,14 @@ def require_possible(
         weights_are_there(config)
 
 
-def require_sound_files(config: RunConfig) -> None:
+def require_sound_files(config: RunConfig, *, hint: str = "") -> None:
     """Check a study's files by their headers, where this Python can read them and sees them.
+
+    Parameters
+    ----------
+    config : RunConfig
+    hint : str
+        What else to do about several problems.
 
     Raises
     ------
@@ -62,9 +68,9 @@ def require_sound_files(config: RunConfig) -> None:
     """
     if not can_plan() or not config.study.root.is_dir():
         return
-    from giblet_hpc.survey import require_sound
+    from giblet_hpc.problems import require_sound
 
-    require_sound(config)
+    require_sound(config, hint=hint)
 
 
 def require_room(profile: Cluster, size: Resources, *, time: str | None) -> None:
