@@ -50,8 +50,9 @@ class ArraySpec:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of provenance, shape and type."""
-        return sha256_json([dict(self.provenance), list(self.shape), self.dtype])
+        """sha256 of provenance, shape, type and the rows of a shard."""
+        layout = [list(self.shape), self.dtype, self.shard_rows]
+        return sha256_json([dict(self.provenance), *layout])
 
     def rows(self, shard: int) -> slice:
         """Rows of a shard."""
@@ -60,8 +61,11 @@ class ArraySpec:
 
 def changes(known: Mapping[str, Any], spec: ArraySpec) -> list[str]:
     """Return in what an array is to be made otherwise than the record of it says, line by line."""
-    old = {"shape": known["shape"], "dtype": known["dtype"], **known["provenance"]}
-    new = {"shape": list(spec.shape), "dtype": spec.dtype, **spec.provenance}
+    before = spec_of(known)
+    old, new = (
+        {"shape": list(s.shape), "dtype": s.dtype, "rows of a shard": s.shard_rows, **s.provenance}
+        for s in (before, spec)
+    )
     return differences(old, new)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,21 @@ class Digests:
         if expected:
             self._expected.add((name, expected))
         return digest
+
+    def remembered(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what was found out once, or find it out.
+
+        Parameters
+        ----------
+        name : str
+            Which says all that it depends on.
+        make : callable
+            Returns something that JSON can hold.
+        """
+        if name not in self._known:
+            self._known[name] = make()
+            self._remember()
+        return self._known[name]
 
     def of(self, path: Path) -> str:
         """Return a file's sha256."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from giblet_hpc.config.bold import Bold
-from giblet_hpc.config.study import ScanRun, Study
+from giblet_hpc.config.study import Study
 from giblet_hpc.errors import DataError
 
 PARTS = re.compile(r"\{[a-z]+\}|\*")
@@ -115,12 +115,6 @@ def _escaped(piece: str) -> str:
     return re.sub(r"([\[?])", r"[\1]", piece)
 
 
-def fields_of(run: ScanRun) -> dict[str, str]:
-    """Return what a run's name, task and session stand for in file patterns."""
-    given = {"run": run.label or run.name, "task": run.task or run.name}
-    return {**given, "session": run.session} if run.session else given
-
-
 class StudyFiles:
     """The files of scans of a study, as one listing found them.
 
@@ -136,7 +130,7 @@ class StudyFiles:
         paths = self.pattern.paths()
         self._found: dict[tuple[str, str], list[Match]] = {}
         for run in study.runs:
-            for match in self.pattern.match(paths, fields_of(run)):
+            for match in self.pattern.match(paths, run.fields):
                 self._found.setdefault((match.fields["subject"], run.name), []).append(match)
 
     @property
@@ -199,7 +193,7 @@ class StudyFiles:
         return found[0].path
 
     def _given(self, run: str) -> dict[str, str]:
-        return fields_of(next(own for own in self._study.runs if own.name == run))
+        return next(own for own in self._study.runs if own.name == run).fields
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:

@@ -8,7 +8,7 @@ from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import Study
 from giblet_hpc.errors import DataError
-from giblet_hpc.study_files import StudyFiles, fields_of
+from giblet_hpc.study_files import StudyFiles
 
 
 def find_subjects(study: Study, bold: Bold, files: StudyFiles | None = None) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def find_subjects(study: Study, bold: Bold, files: StudyFiles | None = None) -> 
     files = files or StudyFiles(study, bold)
     names = files.subjects
     if not names:
-        wanted = files.pattern.filled(fields_of(study.runs[0]))
+        wanted = files.pattern.filled(study.runs[0].fields)
         raise DataError(
             f"no scans match {wanted}",
             hint="check study.root, bold.files and the names of study.runs; the config shows them "

@@ -127,11 +127,13 @@ def named_files(config: RunConfig) -> dict[str, list[Path]]:
         "bold.mask": None if mask in VOTES or "{" in mask.replace("{hemi}", "") else mask,
         "evaluate.best_r": config.evaluate.best_r,
     }
-    return {
-        field: hemisphere_files(root, str(file))
-        for field, file in given.items()
-        if file is not None
-    }
+    there = {field: str(file) for field, file in given.items() if file is not None}
+    found = {field: hemisphere_files(root, file) for field, file in there.items()}
+    for name, section in config.features.sections.items():
+        own = [path for run in config.study.runs for path in section.paths(config.study, run)]
+        if own:
+            found[f"features.{name}.files"] = own
+    return found
 
 
 def require_files(config: RunConfig) -> None:

@@ -258,11 +258,18 @@ def without_later_fields(section: Section) -> dict[str, Any]:
     values = plain(section)
     for name in section.after_preprocess:
         del values[name]
-    for name in type(section).model_fields:
+    for name in (*type(section).model_fields, *(section.model_extra or {})):
         child = getattr(section, name)
         if isinstance(child, Section):
             values[name] = without_later_fields(child)
     return values
+
+
+def own_fields(section: Section) -> dict[str, Any]:
+    """Return what a modality's own rows depend on: not the modalities that it brings along."""
+    values = without_later_fields(section)
+    brought = getattr(section, "brings", ())
+    return {name: value for name, value in values.items() if name not in brought}
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

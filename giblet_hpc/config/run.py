@@ -83,6 +83,12 @@ class RunConfig(Section):
             )
 
     def _check_memory(self) -> None:
+        every = self.features.sections.values()
+        if self.model.kind == "dense" and not all(s.feeds and s.reconstruct for s in every):
+            raise ValueError(
+                "model.kind dense sees and reconstructs video, audio and text themselves: encoders "
+                "and features that are not reconstructed are for model.kind temporal"
+            )
         if self.model.kind == "dense" and self.train.window_trs != 1:
             raise ValueError("model.kind dense takes single TRs: set train.window_trs to 1")
         if self.split.purge_trs < self.memory_trs:

@@ -36,6 +36,12 @@ class ScanRun(Section):
     skip_trs: NonNegative = 0
     """Leading TRs that stay out of every split, such as a cartoon shown before each run."""
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What {run}, {task} and, where it is said, {session} stand for in file patterns."""
+        given = {"run": self.label or self.name, "task": self.task or self.name}
+        return {**given, "session": self.session} if self.session else given
+
 
 class Annotations(Section):
     """The sheet that says in words what happens when (.xlsx, .csv or .tsv)."""

@@ -36,6 +36,8 @@ LATE_TRS, GAIN = 2, 0.03
 OWN = 0.5
 """Least likeness of subjects' mean scans over runs that tells subjects apart."""
 COLUMNS = 600
+MOST_COLUMNS = 20_000
+"""Beyond so many, some of them are compared."""
 """Pixels of a frame that are looked at."""
 EMPTY = 0.3
 """Share of a run's TRs without words."""
@@ -246,6 +248,7 @@ def flat_rows(study: StudyArrays, run: str, modality: Modality) -> Array:
         # Counted words are compared as they are: what they are projected on is not fitted yet.
         seen = rows if modality.projects else modality.baseline_features(rows, shared)
         flat = np.asarray(seen, dtype=np.float64).reshape(len(seen), -1)
-        return flat[:, :: max(1, flat.shape[1] // COLUMNS)] if modality.spanned else flat
+        many = modality.spanned or flat.shape[1] > MOST_COLUMNS
+        return flat[:, :: max(1, flat.shape[1] // COLUMNS)] if many else flat
 
     return in_parts(study.runs[run].stimulus[modality.name], some)

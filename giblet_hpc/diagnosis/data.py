@@ -207,6 +207,8 @@ def first_losses(
         scans = variances["fmri"]
         found[kind] = {"fmri": options.fmri_weight * scans / scale(scans or 1.0, kind)}
         for name, modality in modalities.items():
+            if not modality.reconstructed:
+                continue
             weight = options.reconstruction_weight * options.modality_weights.get(name, 1.0)
             found[kind][name] = weight * modality.cost_of_mean(variances[name], kind, dense=dense)
     return found

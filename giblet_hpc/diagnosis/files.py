@@ -139,6 +139,8 @@ class FileCheck:
                            "preprocess")  # fmt: skip
         losses = {"fmri": options.fmri_weight}
         for name, modality in modalities_of(self._config.features).items():
+            if not modality.reconstructed:
+                continue
             weight = options.reconstruction_weight * options.modality_weights.get(name, 1.0)
             losses[name] = weight * modality.cost_of_mean(1.0, "variance", dense=dense)
         return scales(self._config, losses)

@@ -58,6 +58,8 @@ def principal_features(
 
     columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in study.runs}
     for modality, kind in modalities.items():
+        if not kind.feeds:
+            continue
         features = {
             name: in_parts(run.stimulus[modality], partial(features_of, kind=kind))
             for name, run in study.runs.items()

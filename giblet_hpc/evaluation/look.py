@@ -101,14 +101,14 @@ def _sample(predictor: Predictor, study: StudyArrays, window: Window, stem: Path
     batch = predictor.reader([window])
     positions = {
         name: where.to(predictor.device)
-        for name, modality in predictor.modalities.items()
+        for name, modality in predictor.reconstructed.items()
         if (where := modality.whole_positions()) is not None
     }
     output = predictor.forward(predictor.model, batch, positions)
     length, target = window.block.stop - window.start, batch.bold.shape[1]
     length = min(length, target)
     files, tr = [], predictor.config.study.tr
-    for name, modality in predictor.modalities.items():
+    for name, modality in predictor.reconstructed.items():
         shown = batch.stimulus[name][0, -target:][:length].cpu()
         made = output.reconstruction[name][0, :length].float().cpu()
         files += modality.save(stem.with_name(f"{stem.name}-{name}"), shown, made, tr=tr)

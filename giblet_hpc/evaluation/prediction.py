@@ -60,7 +60,9 @@ def predict_test(predictor: Predictor, blocks: Sequence[Block], folder: Path, wo
     length = predictor.config.train.window_trs
     windows = covering_windows(blocks, length)
     mine = windows[world.rank :: world.size]
-    sums: dict[str, dict[str, float]] = {name: defaultdict(float) for name in predictor.modalities}
+    sums: dict[str, dict[str, float]] = {
+        name: defaultdict(float) for name in predictor.reconstructed
+    }
     own = _Rows(predictor, mine, sums)
     write_rows(
         folder / f"rank-{world.rank}.npy", (len(mine), own.subjects(), length, own.voxels), own
@@ -126,7 +128,7 @@ def reconstruction_scores(
     """
     target = batch.bold.shape[1]
     figures = {}
-    for name, modality in predictor.modalities.items():
+    for name, modality in predictor.reconstructed.items():
         scores = modality.scores(
             output.reconstruction[name],
             batch.stimulus[name][:, -target:],

@@ -49,9 +49,9 @@ def sample_figure(
     target = batch.bold.shape[1]
     positions = predictor.positions(None)
     figure = new_figure(11, 2.6)
-    panels = sum(modality.panels for modality in predictor.modalities.values())
+    panels = sum(modality.panels for modality in predictor.reconstructed.values())
     axes = list(figure.subplots(1, panels + 1, squeeze=False)[0])
-    for name, modality in predictor.modalities.items():
+    for name, modality in predictor.reconstructed.items():
         own, axes = axes[: modality.panels], axes[modality.panels :]
         modality.draw(
             own,

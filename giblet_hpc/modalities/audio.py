@@ -17,7 +17,7 @@ from giblet_hpc import timing
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.config.features import UNTRAINED, AudioFeatures
 from giblet_hpc.config.features import Modality as Section
-from giblet_hpc.config.io import without_later_fields
+from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
@@ -87,7 +87,7 @@ class Audio(Modality):
             "int16" if self.codes else "float32",
             {
                 **film_inputs(survey, run, digests),
-                f"features.{self.name}": without_later_fields(self.options),
+                f"features.{self.name}": own_fields(self.options),
                 "weights": digests.weights(
                     self.options.weights, expected=self.options.weights_sha256
                 ),
@@ -150,7 +150,7 @@ class Audio(Modality):
             (codec.codebooks(self.options), codec.CODEBOOK_SIZE, codec.CODE_DIMENSIONS),
             "float32",
             {
-                f"features.{self.name}": without_later_fields(self.options),
+                f"features.{self.name}": own_fields(self.options),
                 "weights": digests.weights(
                     self.options.weights, expected=self.options.weights_sha256
                 ),

@@ -70,6 +70,16 @@ class Modality(ABC):
         """Return one of the estimates as a float32 tensor."""
         return torch.as_tensor(self.estimates[key], dtype=torch.float32)
 
+    @property
+    def feeds(self) -> bool:
+        """Whether the network and the linear baseline see it."""
+        return bool(self.options.feeds)
+
+    @property
+    def reconstructed(self) -> bool:
+        """Whether the network reconstructs it."""
+        return bool(self.options.reconstruct)
+
     # Rows of TRs in the store.
 
     def array_name(self, run: str) -> str:

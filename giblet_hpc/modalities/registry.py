@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from giblet_hpc.config.features import Features
+from giblet_hpc.config.features import (
+    AudioFeatures,
+    Features,
+    LanguageModel,
+    OwnFeatures,
+    PictureEncoder,
+    SoundEncoder,
+    TextFeatures,
+    VideoFeatures,
+)
+from giblet_hpc.config.features import Modality as Section
 from giblet_hpc.modalities.base import Modality
 
-BUILT_IN = {
-    "video": "giblet_hpc.modalities.video:Video",
-    "audio": "giblet_hpc.modalities.audio:Audio",
-    "text": "giblet_hpc.modalities.text:Text",
+BUILT_IN: dict[type[Section], str] = {
+    VideoFeatures: "video:Video",
+    AudioFeatures: "audio:Audio",
+    TextFeatures: "text:Text",
+    PictureEncoder: "hidden:PictureHidden",
+    SoundEncoder: "hidden:SoundHidden",
+    LanguageModel: "hidden:WordHidden",
+    OwnFeatures: "own:Own",
 }
-"""Each modality's class, imported when it is in use."""
+"""The class of each kind of section, imported when it is in use."""
 _registered: dict[str, type[Modality]] = {}
 
 
@@ -26,12 +40,12 @@ def register(name: str, kind: type[Modality]) -> None:
 
 def modalities_of(features: Features) -> dict[str, Modality]:
     """Return the modalities in use, in the config's order."""
-    return {name: _kind(name)(name, section) for name, section in features.sections.items()}
+    return {name: _kind(name, own)(name, own) for name, own in features.sections.items()}
 
 
-def _kind(name: str) -> type[Modality]:
+def _kind(name: str, section: Section) -> type[Modality]:
     if name in _registered:
         return _registered[name]
-    module, _, attribute = BUILT_IN[name].partition(":")
-    kind: type[Modality] = getattr(import_module(module), attribute)
+    module, _, attribute = BUILT_IN[type(section)].partition(":")
+    kind: type[Modality] = getattr(import_module(f"giblet_hpc.modalities.{module}"), attribute)
     return kind

@@ -13,7 +13,7 @@ from torch import nn
 from giblet_hpc import timing
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.config.features import LSA, TextFeatures
-from giblet_hpc.config.io import without_later_fields
+from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
@@ -74,7 +74,7 @@ class Text(Modality):
             {
                 "segments": sha256_json([list(segment) for segment in segments]),
                 "vocabulary": sha256_json(vocabulary) if self.counted else "",
-                f"features.{self.name}": without_later_fields(self.options),
+                f"features.{self.name}": own_fields(self.options),
                 "weights": digests.weights(
                     self.options.weights, expected=self.options.weights_sha256
                 ),

@@ -16,7 +16,7 @@ from torch.nn import functional
 from giblet_hpc import timing
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.config.features import VideoFeatures
-from giblet_hpc.config.io import without_later_fields
+from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
@@ -30,6 +30,7 @@ from giblet_hpc.modalities.base import (
     film_inputs,
     moments,
 )
+from giblet_hpc.modalities.shards import by_shard
 from giblet_hpc.models.dense import JOINT, InSpan, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -63,8 +64,8 @@ class Video(Modality):
             "uint8",
             {
                 **film_inputs(survey, run, digests),
-                f"features.{self.name}": {**without_later_fields(self.options), "fps": fps},
-                "code": code_digest(film, timing.frame_times, Video.write, _batched, _by_shard),
+                f"features.{self.name}": {**own_fields(self.options), "fps": fps},
+                "code": code_digest(film, timing.frame_times, Video.write, _batched, by_shard),
             },
         )
 
@@ -91,7 +92,7 @@ class Video(Modality):
         rows = progress(
             _batched(frames, spec.shape[1]), label=f"{self.name} {run.name}", total=len(wanted)
         )
-        for shard, values in _by_shard(rows, spec, first):
+        for shard, values in by_shard(rows, spec, first):
             if shard in missing:
                 store.write_shard(spec, shard, values)
                 note()
@@ -206,24 +207,6 @@ def _batched(frames: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray
     """Stack ``size`` frames to a row."""
     while batch := list(itertools.islice(frames, size)):
         yield np.stack(batch)
-
-
-def _by_shard(
-    rows: Iterator[NDArray[Any]], spec: ArraySpec, first: int
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Collect consecutive rows from row ``first`` on, itself a shard's start, into shards."""
-    shard = first // spec.shard_rows
-    while True:
-        span = spec.rows(shard)
-        values = list(itertools.islice(rows, span.stop - span.start))
-        if len(values) < span.stop - span.start:
-            return
-        yield shard, np.stack(values)
-        shard += 1
-        if shard == spec.shards:
-            # Lets the progress display finish.
-            next(rows, None)
-            return
 
 
 class FrameEncoder(nn.Module):

@@ -66,6 +66,14 @@ class Output(NamedTuple):
 class Coder(Protocol):
     """A modality's two networks in the temporal model."""
 
+    @property
+    def feeds(self) -> bool:
+        """Whether the model sees it: it has an encoder."""
+
+    @property
+    def reconstructed(self) -> bool:
+        """Whether the model reconstructs it: it has a decoder."""
+
     def encoder(self, options: TemporalModel) -> nn.Module:
         """Return the network from (B, W, ...) to (B, W, width)."""
 

@@ -75,9 +75,9 @@ class TemporalNet(nn.Module):
         super().__init__()
         self.modality_dropout = options.modality_dropout
         self.encoders = nn.ModuleDict(
-            {name: coder.encoder(options) for name, coder in coders.items()}
+            {name: coder.encoder(options) for name, coder in coders.items() if coder.feeds}
         )
-        joined = options.width * len(coders)
+        joined = options.width * len(self.encoders)
         self.context = CausalContext(joined, options.context_layers)
         self.squeeze = nn.Linear(joined, bottleneck)
         self.dropout = nn.Dropout(options.dropout)
@@ -85,7 +85,11 @@ class TemporalNet(nn.Module):
             bottleneck, subjects=shapes.subjects, voxels=shapes.voxels, options=options, tr=tr
         )
         self.decoders = nn.ModuleDict(
-            {name: coder.decoder(options, bottleneck) for name, coder in coders.items()}
+            {
+                name: coder.decoder(options, bottleneck)
+                for name, coder in coders.items()
+                if coder.reconstructed
+            }
         )
 
     @property

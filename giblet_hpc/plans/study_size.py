@@ -10,7 +10,7 @@ from typing import Any
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json
 
-ITEM_BYTES = {"uint8": 1, "int16": 2, "int32": 4, "float32": 4}
+ITEM_BYTES = {"uint8": 1, "int16": 2, "float16": 2, "int32": 4, "float32": 4}
 
 
 @dataclass(frozen=True)

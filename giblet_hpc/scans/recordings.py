@@ -16,7 +16,7 @@ from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.scans import base, cifti, surfaces, tables, volumes
 from giblet_hpc.scans.base import Labels, Recording, Space
-from giblet_hpc.study_files import HEMISPHERES, StudyFiles, fields_of
+from giblet_hpc.study_files import HEMISPHERES, StudyFiles
 
 SPACES: dict[str, type[Space]] = {
     kind.kind: kind
@@ -161,7 +161,7 @@ def _chooser(bold: Bold, subject: str, run: ScanRun) -> Any:
     """Return what finds a run's array among those of a file."""
     if bold.dataset is None:
         return None
-    given = {**fields_of(run), "subject": subject}
+    given = {**run.fields, "subject": subject}
     text = re.sub(r"\{([a-z]+)\}", lambda part: given.get(part[1], "*"), bold.dataset)
     regex = re.compile(".*".join(re.escape(piece) for piece in text.split("*")))
 

@@ -179,7 +179,7 @@ def _score(paths: RunPaths, predictor: Predictor, fold: Fold, study: StudyArrays
     figures = read_figures(folder)
     reconstruction = [
         (f"{name}: {label}", figures[name][key])
-        for name, modality in predictor.modalities.items()
+        for name, modality in predictor.reconstructed.items()
         for key, label in modality.labels.items()
         if key in figures[name]
     ]

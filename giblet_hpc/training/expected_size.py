@@ -11,8 +11,8 @@ from giblet_hpc.plans.study_size import ITEM_BYTES, StudySize
 from giblet_hpc.subjects import find_subjects
 
 VOXELS, TRS, FPS = 85_000, 1000, 25.0
-ROW_TYPES = {4: "uint8", 2: "int16", 1: "float32"}
-"""Of a TR's row, by its dimensions: frames, codes, vectors."""
+ROW_TYPES = {4: "uint8", 3: "float16", 2: "int16", 1: "float32"}
+"""Of a TR's row, by its dimensions: frames, hidden states, codes, vectors."""
 
 
 def expected_size(

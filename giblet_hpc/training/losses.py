@@ -28,9 +28,9 @@ class Losses:
         self, options: Loss, modalities: Mapping[str, Modality], bold_variance: float
     ) -> None:
         self._options = options
-        self._modalities = modalities
+        self._modalities = {n: kind for n, kind in modalities.items() if kind.reconstructed}
         self._variance = bold_variance
-        each = {name: options.modality_weights.get(name, 1.0) for name in modalities}
+        each = {name: options.modality_weights.get(name, 1.0) for name in self._modalities}
         self.weights = {
             "fmri": options.fmri_weight,
             **{name: options.reconstruction_weight * weight for name, weight in each.items()},

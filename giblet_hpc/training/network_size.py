@@ -159,7 +159,7 @@ def _positions(modalities: Mapping[str, Modality]) -> dict[str, torch.Tensor]:
     return {
         name: where.to("meta")
         for name, modality in modalities.items()
-        if (where := modality.positions(torch.Generator())) is not None
+        if modality.reconstructed and (where := modality.positions(torch.Generator())) is not None
     }
 
 

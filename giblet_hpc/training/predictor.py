@@ -65,10 +65,15 @@ class Predictor:
             output: Output = model(batch, positions)
         return output
 
+    @property
+    def reconstructed(self) -> dict[str, Modality]:
+        """The modalities that the network reconstructs."""
+        return {name: kind for name, kind in self.modalities.items() if kind.reconstructed}
+
     def positions(self, step: int | None) -> dict[str, torch.Tensor]:
         """Return where in a TR modalities are reconstructed: drawn by step, or evenly (None)."""
         drawn = {}
-        for name, modality in self.modalities.items():
+        for name, modality in self.reconstructed.items():
             generator = None
             if step is not None:
                 seed = mixed_seed(self.config.train.seed, step, POSITIONS_SEED)

@@ -46,7 +46,7 @@ def validate(
     mine = windows[shared.rank :: shared.size]
     shapes = predictor.shapes
     sums = VoxelSums(runs, subjects=shapes.subjects, voxels=shapes.voxels, device=device)
-    names = ["fmri", *predictor.modalities]
+    names = ["fmri", *predictor.reconstructed]
     totals = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)
     positions = predictor.positions(None)
     size = max(1, options.batch_windows // shared.size)
