@@ -60,6 +60,9 @@ COMMANDS = {
                     "Serve training curves on loopback and print the ssh line that reaches them."),
     "watch": ("inspect:watch_command",
               "Watch runs live: curves, pace, GPUs, last events; by default those not over."),
+    "weights": ("weights:weights_command",
+                "List the trained weights that a config needs, and whether they are here; exit 1 "
+                "if not."),
 }  # fmt: skip
 """Module and name of each command, and its first line of help: a list of commands loads none."""
 

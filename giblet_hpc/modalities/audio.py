@@ -28,11 +28,11 @@ from giblet_hpc.modalities.base import (
     Modality,
     Normalise,
     Note,
-    film_inputs,
     mean_and_variance,
     moments,
     save_array,
 )
+from giblet_hpc.modalities.rows import film_inputs
 from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
 from giblet_hpc.models.dense import JOINT, block, scaled, stack
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder

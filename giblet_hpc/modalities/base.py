@@ -388,14 +388,3 @@ def draw_vectors(axis: Any, shown: torch.Tensor, predicted: torch.Tensor, *, tit
     axis.plot(predicted.flatten(), lw=0.8, label="reconstructed")
     axis.set_title(title, fontsize=8)
     axis.legend(fontsize=6)
-
-
-def film_inputs(survey: Survey, run: ScanRun, digests: Digests) -> dict[str, Any]:
-    """Return what rows taken from a film depend on, besides settings and code."""
-    assert run.film is not None
-    study = survey.config.study
-    return {
-        "film": digests.of(study.root / run.film),
-        "film_start": run.film_start,
-        "tr": study.tr,
-    }

@@ -17,8 +17,8 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.files import sha256_json
 from giblet_hpc.log import progress
 from giblet_hpc.media import encoders, film, sheets, sound
-from giblet_hpc.modalities.base import Note, film_inputs
-from giblet_hpc.modalities.shards import by_shard
+from giblet_hpc.modalities.base import Note
+from giblet_hpc.modalities.rows import by_shard, film_inputs
 from giblet_hpc.modalities.vectors import Vectors
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey

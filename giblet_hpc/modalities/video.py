@@ -27,10 +27,9 @@ from giblet_hpc.modalities.base import (
     Modality,
     Normalise,
     Note,
-    film_inputs,
     moments,
 )
-from giblet_hpc.modalities.shards import by_shard
+from giblet_hpc.modalities.rows import by_shard, film_inputs
 from giblet_hpc.models.dense import JOINT, InSpan, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey

@@ -1,4 +1,4 @@
-"""Rows that come one after the other, put together to the shards of an array."""
+"""What rows are made from, and how rows that come one after the other become shards."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.study import ScanRun
+from giblet_hpc.digests import Digests
+from giblet_hpc.survey import Survey
 
 
 def by_shard(
@@ -28,3 +31,14 @@ def by_shard(
             # Lets the progress display finish.
             next(rows, None)
             return
+
+
+def film_inputs(survey: Survey, run: ScanRun, digests: Digests) -> dict[str, Any]:
+    """Return what rows taken from a film depend on, besides settings and code."""
+    assert run.film is not None
+    study = survey.config.study
+    return {
+        "film": digests.of(study.root / run.film),
+        "film_start": run.film_start,
+        "tr": study.tr,
+    }
