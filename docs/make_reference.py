@@ -48,6 +48,8 @@ def _page(heading: str, root: str, schema: dict[str, Any]) -> str:
                 shown = "required; see below" if reference else "required"
             lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
         lines.append("")
+        if others := _reference({"additionalProperties": node.get("additionalProperties", {})}):
+            children.append((f"{title}.NAME", others))
         for child, reference in children:
             section(child, definitions[reference])
 
@@ -58,6 +60,7 @@ def _page(heading: str, root: str, schema: dict[str, Any]) -> str:
 def _reference(field: dict[str, Any]) -> str:
     nodes = [field, *field.get("anyOf", []), *field.get("allOf", [])]
     nodes += [field.get("items", {}), field.get("additionalProperties", {})]
+    nodes += list(field.get("patternProperties", {}).values())
     found = [
         node["$ref"].rsplit("/", 1)[1]
         for node in nodes

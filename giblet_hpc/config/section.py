@@ -37,15 +37,19 @@ class Section(BaseModel):
         schema = handler(core_schema)
         properties = handler.resolve_ref_schema(schema)["properties"]
         for name, text in _field_docstrings(cls).items():
-            properties[name]["description"] = text
+            if name in properties:
+                properties[name]["description"] = text
         return schema
 
 
 def _field_docstrings(section: type[Section]) -> dict[str, str]:
-    """Return the string below each field."""
+    """Return the string below each field, of this section or of one that it extends."""
+    found: dict[str, str] = {}
+    for base in section.__bases__:
+        if issubclass(base, Section) and base is not Section:
+            found |= _field_docstrings(base)
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
     for field, below in itertools.pairwise(definition.body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
             assert isinstance(field.target, ast.Name)

@@ -31,6 +31,8 @@ SETTINGS = (
     "max_missing_trs",
 )
 
+MOST_NAMED = 6
+
 
 class CourseArrays(NamedTuple):
     """The arrays of one subject's run."""
@@ -144,8 +146,13 @@ class _RunScans:
                 hint="leave the subject out with study.subjects, or raise bold.max_missing_trs",
             )
         if empty:
-            logger.info("subject %s run %s: %d TRs hold no data and are left out",
-                        self._subject, self._run, empty)  # fmt: skip
+            places = np.flatnonzero(~valid)
+            which = f"the last {empty} TRs" if places[0] == trs - empty else (
+                f"{empty} TRs ({', '.join(map(str, places[:MOST_NAMED]))}"
+                f"{', ...' if empty > MOST_NAMED else ''})"
+            )  # fmt: skip
+            logger.info("subject %s run %s: %s hold no data and are left out",
+                        self._subject, self._run, which)  # fmt: skip
         if self._config.bold.confounds is None:
             return valid, None
         regressors = self._regressors()

@@ -61,8 +61,11 @@ def test_typo_names_the_near_miss() -> None:
         ("bold.files=scans.nii.gz", "must hold {subject}"),
         ("features={}", "at least one of video, audio, text must be given"),
         ("loss.modality_weights={smell: 1}", "smell is not among the features in use"),
-        ("bold.files=sub-{subject}_{task}.nii", "holds {task}; {subject} and {run} are filled in"),
-        ("bold.confounds=c_{subject}.tsv", "must hold {run} where bold.files does"),
+        (
+            "bold.files=sub-{subject}_{film}.nii",
+            "holds {film}; {subject}, {session}, {run}, {task}",
+        ),
+        ("bold.confounds=c_{subject}.tsv", "must hold {run} or {task} where bold.files does"),
         ("model.kind=dense", "set train.window_trs to 1"),
         ("study.runs=[{name: a}, {name: a}]", "names must differ"),
     ],
