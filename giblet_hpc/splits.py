@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from giblet_hpc.config.split import Split
-from giblet_hpc.config.study import Study
+from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json, write_json
 
+logger = logging.getLogger(__name__)
 MINIMUM_TRS = 8
 
 
@@ -46,6 +49,10 @@ class Fold(NamedTuple):
 def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[Fold, ...]:
     """Divide the TRs as the config says.
 
+    What two runs both show is on one side only: TRs of a run that show what another run's test TRs
+    show are not trained on, nor those around them, nor do they choose the best epoch; likewise
+    training TRs that show what validation TRs of another run show.
+
     Parameters
     ----------
     split : Split
@@ -73,6 +80,7 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
         folds = [
             _runs_fold(split, whole, test=(block.run,), name=f"test-{block.run}") for block in whole
         ]
+    folds = [_shown_once(fold, study, split.purge_trs) for fold in folds]
     for fold in folds:
         for subset in ("train", "validation", "test"):
             blocks: tuple[Block, ...] = getattr(fold, subset)
@@ -84,6 +92,63 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
                     hint="lower split.purge_trs or change the shares",
                 )
     return tuple(folds)
+
+
+def _shown_once(fold: Fold, study: Study, purge: int) -> Fold:
+    """Cut out of each subset what other runs show in a subset that comes after it."""
+    validation = _cut_shown(fold.validation, fold.test, study, purge)
+    train = _cut_shown(fold.train, (*fold.test, *validation), study, purge)
+    for name, before, after in (
+        ("training", fold.train, train), ("validation", fold.validation, validation),
+    ):  # fmt: skip
+        lost = sum(block.trs for block in before) - sum(block.trs for block in after)
+        if lost:
+            logger.info(
+                "%s: %d TRs (%.1f min) are left out of %s: other runs show the same, on the other "
+                "side of the split", fold.name or "split", lost, lost * study.tr / 60, name,
+            )  # fmt: skip
+    return Fold(fold.name, train, validation, fold.test)
+
+
+def _cut_shown(
+    blocks: Iterable[Block], held_out: Iterable[Block], study: Study, purge: int
+) -> tuple[Block, ...]:
+    """Cut out of blocks the TRs that show what held-out blocks of other runs show.
+
+    With ``purge`` TRs around them; a rest that is too short for anything goes too.
+    """
+    runs = {run.name: run for run in study.runs}
+    kept: list[Block] = []
+    for block in blocks:
+        pieces = [block]
+        for other in held_out:
+            shift = _shown_later(runs[block.run], runs[other.run], study.tr)
+            if block.run == other.run or shift is None:
+                continue
+            # Where the other block's TRs are in this run, to the whole TR that they touch.
+            start, stop = math.floor(other.start + shift), math.ceil(other.stop + shift)
+            pieces = [rest for piece in pieces for rest in _without(piece, start, stop, purge)]
+        kept += [p for p in pieces if p == block or p.trs >= MINIMUM_TRS]
+    return tuple(kept)
+
+
+def _without(block: Block, start: int, stop: int, purge: int) -> list[Block]:
+    """Return what is left of a block without some TRs and those around them."""
+    if stop <= block.start or start >= block.stop:
+        return [block]
+    rest = [
+        Block(block.run, block.start, max(block.start, start - purge)),
+        Block(block.run, min(block.stop, stop + purge), block.stop),
+    ]
+    return [part for part in rest if part.trs > 0]
+
+
+def _shown_later(run: ScanRun, other: ScanRun, tr: float) -> float | None:
+    """Return how many TRs later a run shows what another shows; None where they share nothing."""
+    shown = run.film or run.annotations
+    if shown is None or shown != (other.film or other.annotations):
+        return None
+    return (other.film_start - run.film_start) / tr if run.film else 0.0
 
 
 def _runs_fold(split: Split, whole: Iterable[Block], *, test: tuple[str, ...], name: str) -> Fold:

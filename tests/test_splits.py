@@ -83,3 +83,75 @@ def test_the_split_is_an_artefact(tmp_path: Path) -> None:
     folds = folds_of("leave-one-run-out", {"a": 200, "b": 150})
     save_folds(folds, tmp_path / "split.json", purge_trs=10)
     assert load_folds(tmp_path / "split.json") == folds
+
+
+def film_seconds(block: Block, study: Study) -> tuple[float, float]:
+    start = next(run.film_start for run in study.runs if run.name == block.run)
+    return start + block.start * study.tr, start + block.stop * study.tr
+
+
+def of_one_film(starts: list[float]) -> Study:
+    runs = tuple(
+        ScanRun(name=name, film=Path("film.mp4"), film_start=start)
+        for name, start in zip(RUNS, starts, strict=False)
+    )
+    return Study(name="s", tr=1.5, runs=runs)
+
+
+@given(
+    st.lists(st.floats(0, 900), min_size=2, max_size=3),
+    st.sampled_from(["leave-one-run-out", "blocks", "runs"]),
+    st.integers(0, 8),
+)
+def test_no_second_of_the_film_is_trained_on_and_tested(
+    starts: list[float], scheme: str, purge: int
+) -> None:
+    study = of_one_film(starts)
+    lengths = dict.fromkeys((run.name for run in study.runs), 300)
+    split = Split(scheme=scheme, purge_trs=purge, test_runs=("a",), validation_fraction=0.2)  # type: ignore[arg-type]
+    try:
+        folds = make_folds(split, study, lengths)
+    except ConfigError as error:
+        assert "fewer than 8 TRs" in str(error)
+        return
+    for fold in folds:
+        for subset, others in ((fold.train, (*fold.test, *fold.validation)),
+                               (fold.validation, fold.test)):  # fmt: skip
+            for block in subset:
+                low, high = film_seconds(block, study)
+                for other in others:
+                    if other.run != block.run:
+                        a, b = film_seconds(other, study)
+                        assert high <= a + 1e-6 or low >= b - 1e-6
+
+
+def test_an_overlap_is_left_out_of_training_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """The second run begins with the last 30 s of the first."""
+    study = of_one_film([0.0, 420.0])
+    split = Split(scheme="leave-one-run-out", purge_trs=5, validation_fraction=0)
+    with caplog.at_level("INFO"):
+        folds = make_folds(split, study, {"a": 300, "b": 300})
+    assert folds[0].train == (Block("b", 25, 300),)
+    assert folds[1].train == (Block("a", 0, 275),)
+    assert "test-a: 25 TRs (0.6 min) are left out of training" in caplog.text
+
+
+def test_a_film_shown_twice_is_on_one_side() -> None:
+    study = of_one_film([0.0, 0.0, 450.0])
+    split = Split(scheme="leave-one-run-out", purge_trs=0, validation_fraction=0)
+    folds = make_folds(split, study, {"a": 300, "b": 300, "c": 300})
+    assert [block.run for block in folds[0].train] == ["c"]
+    assert [block.run for block in folds[2].train] == ["a", "b"]
+
+
+def test_other_films_and_runs_that_follow_each_other_are_left_as_they_are() -> None:
+    study = of_one_film([0.0, 450.0])
+    split = Split(scheme="leave-one-run-out", purge_trs=10, validation_fraction=0)
+    assert make_folds(split, study, {"a": 300, "b": 300})[0].train == (Block("b", 0, 300),)
+    runs = tuple(ScanRun(name=n, film=Path(f"{n}.mp4")) for n in "ab")
+    other = Study(name="s", tr=1.5, runs=runs)
+    assert make_folds(split, other, {"a": 300, "b": 300})[0].train == (Block("b", 0, 300),)
+    sheets = tuple(ScanRun(name=n, annotations=Path("same.csv")) for n in "ab")
+    twice = Study(name="s", tr=1.5, runs=sheets)
+    with pytest.raises(ConfigError, match="fewer than 8 TRs for train"):
+        make_folds(split, twice, {"a": 300, "b": 300})
