@@ -153,7 +153,7 @@ class _Study:
                 spans = {run: slice(None) for run in own}
                 if not config.bold.one_file_a_run:
                     spans = concatenated_spans(config.study.runs)
-                scans[subject] = Scans(own, spans)
+                scans[subject] = Scans(own, spans, config.study.tr)
         lengths: dict[str, int] = {}
         for run in config.study.runs:
             if not any(run.name in own for own in self._recordings.values()) and self._found:

@@ -208,3 +208,22 @@ def story(source: Path, folder: Path) -> None:
         grid = textgrid.Textgrid()
         grid.addTier(textgrid.IntervalTier("word", words, 0, TR * TRS[RUNS.index(run)] + 1))
         grid.save(str(folder / f"{name}.TextGrid"), format="long_textgrid", includeBlankSpaces=True)
+
+
+def two_trs(source: Path, folder: Path) -> None:
+    """The plain study, its last subject at a TR of 2 s."""
+    shutil.copytree(source, folder)
+    for run in RUNS:
+        path = folder / f"sub-03_{run}.nii.gz"
+        image = nibabel.load(path)
+        rows = courses(source, "03", run)
+        place = np.arange(1.0, len(rows) * TR, 2.0) / TR - 0.5
+        before = np.floor(place).astype(int)
+        share = (place - before)[:, None, None, None]
+        after = np.minimum(before + 1, len(rows) - 1)
+        slower = (1 - share) * rows[before] + share * rows[after]
+        data = np.moveaxis(slower, 0, -1).astype(np.float32)
+        made = nibabel.Nifti1Image(data, image.affine)
+        made.header.set_zooms((3, 3, 3, 2.0))
+        made.header.set_xyzt_units("mm", "sec")
+        nibabel.save(made, path)

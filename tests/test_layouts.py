@@ -13,9 +13,11 @@ from nibabel import cifti2
 
 from giblet_hpc.cli.main import main
 from giblet_hpc.config import io
+from giblet_hpc.errors import DataError
 from giblet_hpc.files import read_json
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.stages import evaluate, preprocess, train
+from giblet_hpc.survey import survey
 from giblet_hpc.training.world import World
 from tests import layouts
 from tests.conftest import TINY
@@ -138,3 +140,26 @@ def test_stories_of_a_single_subject(source: Path, tmp_path: Path) -> None:
     assert config.features.modalities == ("audio", "text")
     (fold,) = read_json(paths.scores)
     assert fold["rows"][0]["ridge_r"] > 0.1
+
+
+def test_subjects_of_two_trs(source: Path, tmp_path: Path, expected: np.ndarray) -> None:
+    """The last subject was scanned at a TR of 2 s; all are brought to 1.5 s."""
+    layouts.two_trs(source, tmp_path / "data")
+    config = io.load(Path(__file__).parents[1] / "configs" / "demo.yaml", [
+        f"study.root={tmp_path / 'data'}", f"study.store={tmp_path / 's.zarr'}", *SMALL,
+        "evaluate.best_r=null", "bold.detrend=false", "bold.mask=varying",
+        "bold.vote_threshold=0.99", "bold.max_missing_trs=10",
+    ])  # fmt: skip
+    with pytest.raises(DataError, match=r"has a TR of 2 s; the config says 1.5 s") as caught:
+        survey(config)
+    assert "bold.resample" in caught.value.hint
+    config = config.model_copy(update={"bold": config.bold.model_copy(update={"resample": True})})
+    paths = RunPaths(tmp_path / "run")
+    paths.create(config)
+    preprocess.run(config, paths)
+    train.run(config, paths, ALONE)
+    evaluate.run(config, paths, ALONE)
+    with np.load(paths.evaluation / "maps.npz") as maps:
+        found = maps["ridge_r"]
+    assert np.corrcoef(found[2], expected)[0, 1] > 0.8
+    assert found[2].mean() > 0.25

@@ -35,6 +35,9 @@ class Bold(Section):
     missing_runs: Literal["refuse", "allow"] = "refuse"
     """Whether a subject may lack the file of a run. `allow`: everything is computed from those
     who have it."""
+    resample: bool = False
+    """Whether scans of another TR than study.tr are brought to it, by linear interpolation after
+    cleaning. By default they are refused."""
     shifted_trs: int = Field(default=0, ge=0, le=20)
     """TRs by which the files are already moved earlier to undo the hemodynamic lag (the public
     Sherlock files: 3)."""
@@ -113,6 +116,8 @@ class Bold(Section):
                     + ", ".join(f"{{{name}}}" for name in FIELDS)
                     + " are filled in"
                 )
+        if self.resample and not self.one_file_a_run:
+            raise ValueError("bold.resample needs a file, or an array, for each run")
         if self.scrub_fd is not None and not tables:
             raise ValueError("bold.scrub_fd needs bold.confounds: the tables with displacement")
         if "{subject}" not in self.files:

@@ -110,6 +110,38 @@ def standardise(
     return zscored, np.stack([mean, deviation]).astype(np.float32)
 
 
+def at_rate(
+    zscored: NDArray[np.float32], valid: NDArray[np.bool_], trs: int, *, own: float, tr: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Bring scans to another TR, by linear interpolation between the middles of scans.
+
+    Parameters
+    ----------
+    zscored : ndarray, shape (scans, targets)
+    valid : ndarray of bool, shape (scans,)
+    trs : int
+        TRs that are wanted.
+    own, tr : float
+        Seconds of a scan, and of a TR.
+
+    Returns
+    -------
+    zscored : ndarray, shape (trs, targets), float32
+        0 where there is no scan.
+    valid : ndarray of bool, shape (trs,)
+        Both neighbours hold a scan.
+    """
+    place = np.clip((np.arange(trs) + 0.5) * tr / own - 0.5, 0, len(zscored) - 1)
+    before = np.floor(place).astype(int)
+    after = np.minimum(before + 1, len(zscored) - 1)
+    share = (place - before)[:, None].astype(np.float32)
+    there = valid[before] & (valid[after] | (share[:, 0] == 0))
+    # Past the last scan there is none.
+    there &= (np.arange(trs) + 0.5) * tr <= len(zscored) * own
+    mixed = (1 - share) * zscored[before] + share * zscored[after]
+    return np.where(there[:, None], mixed, 0).astype(np.float32), there
+
+
 def restore(zscored: NDArray[np.float32], statistics: NDArray[np.float32]) -> NDArray[np.float32]:
     """Undo :func:`standardise` with its saved statistics."""
     return np.asarray(zscored * statistics[1] + statistics[0], dtype=np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ SETTINGS = (
     "confound_compcor",
     "scrub_fd",
     "max_missing_trs",
+    "resample",
 )
 
 MOST_NAMED = 6
@@ -93,14 +95,21 @@ def write_courses(
     if scans.files.of(subject, run_name):
         config = scans.config
         own = _RunScans(scans, subject=subject, run=run_name)
+        tr, file_tr = config.study.tr, own.file_tr
+        count = trs if file_tr == tr else math.ceil(trs * tr / file_tr - 1e-6)
         courses = own.courses(mask)
-        valid, regressors = own.usable(courses, trs)
-        filled = np.zeros((trs, voxels), dtype=np.float32)
-        filled[: len(courses)] = courses[:trs]
+        there, regressors = own.usable(courses, count)
+        filled = np.zeros((count, voxels), dtype=np.float32)
+        filled[: len(courses)] = courses[:count]
         cleaned = cleaning.clean(
-            filled, bold=config.bold, tr=config.study.tr, regressors=regressors, valid=valid
+            filled, bold=config.bold, tr=file_tr, regressors=regressors, valid=there
         )
-        zscored[valid], statistics = cleaning.standardise(cleaned)
+        standard = np.zeros_like(filled)
+        standard[there], statistics = cleaning.standardise(cleaned)
+        if file_tr == tr:
+            zscored, valid = standard, there
+        else:
+            zscored, valid = cleaning.at_rate(standard, there, trs, own=file_tr, tr=tr)
     store.write(arrays.statistics, statistics)
     store.write(arrays.valid, valid.astype(np.uint8))
     store.write(arrays.zscored, zscored)
@@ -114,6 +123,8 @@ class _RunScans:
         self._subject, self._run = subject, run
         self._scans = scans.open(subject)
         self._recording = self._scans.recordings[run]
+        self.file_tr = self._scans.file_tr(run)
+        """Seconds of a row."""
 
     def courses(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Read the targets in the mask: (scanned trs, targets).
@@ -183,7 +194,7 @@ class _RunScans:
         path = self._study.confounds_path(self._subject, self._run)
         found = confounds.read_regressors(path, bold, scans=self._recording.path)
         of_run = any(name in bold.confounds for name in RUN_FIELDS)
-        expected = self._scans.trs(self._run) if of_run else self._recording.trs
+        expected = self._scans.scanned(self._run) if of_run else self._recording.trs
         confounds.require_rows(path, len(found.usable), self._recording.path, expected)
         if of_run:
             return found

@@ -102,6 +102,8 @@ class Scans:
     """The file of each run that the subject has; several runs may share one."""
     spans: Mapping[str, slice]
     """Which rows of its file belong to a run."""
+    tr: float
+    """Seconds: of the study, and of files that do not say."""
 
     def rows(self, run: str) -> NDArray[np.float32]:
         """Read a run: (trs, *shape of the space)."""
@@ -111,9 +113,19 @@ class Scans:
         """Read some rows of a run, without reading much else."""
         return self.recordings[run].sample(self.spans[run], count)
 
-    def trs(self, run: str) -> int:
+    def scanned(self, run: str) -> int:
         """Return how many rows a run has."""
         return len(range(*self.spans[run].indices(self.recordings[run].trs)))
+
+    def file_tr(self, run: str) -> float:
+        """Return the seconds of a row."""
+        stated = self.recordings[run].tr
+        return self.tr if stated is None or abs(stated - self.tr) <= TR_TOLERANCE else stated
+
+    def trs(self, run: str) -> int:
+        """Return how many TRs of the study a run has."""
+        rows, own = self.scanned(run), self.file_tr(run)
+        return rows if own == self.tr else int(rows * own / self.tr + 1e-6)
 
 
 def open_scans(subject: str, study: Study, bold: Bold, files: StudyFiles) -> Scans:
@@ -135,8 +147,8 @@ def open_scans(subject: str, study: Study, bold: Bold, files: StudyFiles) -> Sca
             opened[key] = recording
         recordings[run.name] = opened[key]
     if bold.one_file_a_run:
-        return Scans(recordings, {run: slice(None) for run in recordings})
-    return Scans(recordings, concatenated_spans(study.runs))
+        return Scans(recordings, {run: slice(None) for run in recordings}, study.tr)
+    return Scans(recordings, concatenated_spans(study.runs), study.tr)
 
 
 def open_run(
@@ -153,7 +165,7 @@ def open_run(
     if not paths:
         return None
     recording = open_recording(paths, _chooser(bold, subject, run))
-    _check(recording, study.tr)
+    _check(recording, study.tr, resample=bold.resample)
     return recording
 
 
@@ -178,14 +190,15 @@ def _chooser(bold: Bold, subject: str, run: ScanRun) -> Any:
     return choose
 
 
-def _check(recording: Recording, tr: float) -> None:
+def _check(recording: Recording, tr: float, *, resample: bool) -> None:
     stated = recording.tr
     if recording.trs < 2:
         raise DataError(f"{recording.path} holds one volume; a run of scans has many")
-    if stated is not None and abs(stated - tr) > TR_TOLERANCE:
+    if stated is not None and abs(stated - tr) > TR_TOLERANCE and not resample:
         raise DataError(
             f"{recording.path} has a TR of {stated:g} s; the config says {tr:g} s",
-            hint="correct study.tr, or the header if it is wrong",
+            hint="correct study.tr, or the header if it is wrong; bold.resample brings scans of "
+            "several TRs to one",
         )
 
 

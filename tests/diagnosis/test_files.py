@@ -100,7 +100,7 @@ def test_volumes_are_spread_where_a_file_allows_it(
     image = nibabel.load(study_folder / "sub-01_run1.nii.gz")
     path = tmp_path / f"x.nii{'.gz' if packed else ''}"
     nibabel.save(image, path)
-    opened = Scans({"run1": VolumeFile([path])}, {"run1": slice(10, 50)})
+    opened = Scans({"run1": VolumeFile([path])}, {"run1": slice(10, 50)}, 1.5)
     values = np.asarray(image.dataobj, dtype=np.float32)
     expected = values[..., 10:14] if packed else values[..., [10, 23, 36, 49]]
     assert opened.sample("run1", 4) == pytest.approx(np.moveaxis(expected, -1, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.signal import clean as nilearn_clean
@@ -77,3 +78,24 @@ def test_scans_that_are_left_out_do_not_touch_the_others() -> None:
     again = cleaning.clean(courses, bold=options, tr=1.5, regressors=None, valid=valid)
     assert made.shape == (77, 5)
     np.testing.assert_array_equal(made, again)
+
+
+@pytest.mark.parametrize(("own", "tr"), [(2.0, 1.5), (1.0, 1.5), (1.5, 1.5), (1.5, 1.0)])
+def test_scans_come_to_another_tr(own: float, tr: float) -> None:
+    """A slow course, sampled at the middles of scans, is the same course at the middles of TRs."""
+    scans = 60
+    seconds = (np.arange(scans) + 0.5) * own
+    trs = int(scans * own / tr)
+    slow = np.stack([np.sin(seconds / 9), seconds / 50], axis=1).astype(np.float32)
+    valid = np.ones(scans, bool)
+    found, there = cleaning.at_rate(slow, valid, trs, own=own, tr=tr)
+    wanted = (np.arange(trs) + 0.5) * tr
+    inner = (wanted > own) & (wanted < seconds[-1])
+    expected = np.stack([np.sin(wanted / 9), wanted / 50], axis=1)
+    np.testing.assert_allclose(found[inner], expected[inner], atol=0.02)
+    assert there.all()
+    valid[20] = False
+    _, there = cleaning.at_rate(slow, valid, trs, own=own, tr=tr)
+    lost = np.abs(wanted[~there] - seconds[20])
+    assert (lost < own).all()
+    assert len(lost) >= 1
