@@ -8,13 +8,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-echo "torch ; python_version < '3'" >"$work/no-torch"
+printf '%s\n' "torch ; python_version < '3'" "opencv-python ; python_version < '3'" >"$work/left-out"
 printf '%s\n' filelock typing-extensions sympy networkx jinja2 fsspec setuptools pip >"$work/torch-needs"
 compile() { # compile NAME EXTRA-ARGUMENTS...
     local name=$1
     shift
     uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-        --override "$work/no-torch" --no-emit-package sentence-transformers --no-annotate --no-header "$@" -o "container/$name.lock"
+        --override "$work/left-out" --no-emit-package sentence-transformers --no-annotate --no-header "$@" -o "container/$name.lock"
 }
 compile dev "$work/torch-needs" --extra run --extra dev
 sed -E 's/ *\\$//; /^ +--hash/d' container/dev.lock >"$work/versions"

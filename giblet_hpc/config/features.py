@@ -237,6 +237,21 @@ class TextFeatures(Modality):
         return self.encoder != LSA
 
 
+class MotionFeatures(Modality):
+    """Motion energy of the picture, by pymoten's default pyramid of Gabor filters."""
+
+    needs = "picture"
+
+    height: Count = 36
+    """Rows of a frame that is filtered."""
+    width: Count = 64
+    """Columns of a frame that is filtered."""
+    fps: Count = 12
+    """Frames a second; filters see motion of up to a third of it in cycles a second."""
+    reconstruct: bool = False
+    """Whether the network reconstructs it."""
+
+
 class OwnFeatures(Modality):
     """A lab's own features, from arrays that another program has made."""
 
@@ -276,6 +291,8 @@ class Features(Section):
     """Null: no audio."""
     text: TextFeatures | None = None
     """Null: no text."""
+    motion: MotionFeatures | None = None
+    """Null: no motion energy."""
 
     @model_validator(mode="after")
     def _some_modality(self) -> Self:

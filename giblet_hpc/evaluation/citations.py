@@ -45,6 +45,13 @@ WORKS = {
         title="Feature-space selection with banded ridge regression", where="NeuroImage 264:119728",
         year="2022", doi="10.1016/j.neuroimage.2022.119728",
     ),
+    "nishimoto2011": Work(
+        short="Nishimoto et al. 2011", kind="article",
+        author="Nishimoto, Shinji and Vu, An T. and Naselaris, Thomas and Benjamini, Yuval and "
+        "Yu, Bin and Gallant, Jack L.",
+        title="Reconstructing Visual Experiences from Brain Activity Evoked by Natural Movies",
+        where="Current Biology 21:1641", year="2011", doi="10.1016/j.cub.2011.08.031",
+    ),
     "goutte2000": Work(
         short="Goutte et al. 2000", kind="article",
         author="Goutte, Cyril and Nielsen, Finn Årup and Hansen, Lars Kai",

@@ -8,6 +8,7 @@ from giblet_hpc.config.features import (
     AudioFeatures,
     Features,
     LanguageModel,
+    MotionFeatures,
     OwnFeatures,
     PictureEncoder,
     SoundEncoder,
@@ -24,6 +25,7 @@ BUILT_IN: dict[type[Section], str] = {
     PictureEncoder: "hidden:PictureHidden",
     SoundEncoder: "hidden:SoundHidden",
     LanguageModel: "hidden:WordHidden",
+    MotionFeatures: "motion:Motion",
     OwnFeatures: "own:Own",
 }
 """The class of each kind of section, imported when it is in use."""

@@ -36,7 +36,7 @@ def test_rows_count_where_they_begin(trs: int, rate: float, tr: float) -> None:
 def options(study: Path, store: Path, **own: object) -> list[str]:
     inside = ", ".join(f"{key}: {value}" for key, value in own.items())
     return [f"study.root={study}", f"study.store={store}", *TINY[3:],
-            f"features={{text: {{encoder: lsa, dimensions: 6}}, motion: {{{inside}}}}}"]  # fmt: skip
+            f"features={{text: {{encoder: lsa, dimensions: 6}}, arousal: {{{inside}}}}}"]  # fmt: skip
 
 
 def test_a_file_for_each_run(study_folder: Path, tmp_path: Path, demo_config: str) -> None:
@@ -48,13 +48,13 @@ def test_a_file_for_each_run(study_folder: Path, tmp_path: Path, demo_config: st
         study_folder, tmp_path / "s.zarr", files=f"'{tmp_path}/motion_{{run}}.npy'", rate=2
     )
     config = io.load(Path(demo_config), given_)
-    assert config.features.modalities == ("text", "motion")
+    assert config.features.modalities == ("text", "arousal")
     paths = RunPaths(tmp_path / "run")
     paths.create(config)
     preprocess.run(config, paths)
-    stored = FeatureStore(tmp_path / "s.zarr").read("stimulus/run2/motion")
+    stored = FeatureStore(tmp_path / "s.zarr").read("stimulus/run2/arousal")
     np.testing.assert_allclose(stored, values["run2"].reshape(40, 3, 4).mean(1), atol=1e-6)
-    kind = modalities_of(config.features)["motion"]
+    kind = modalities_of(config.features)["arousal"]
     assert (kind.feeds, kind.reconstructed) == (True, False)
 
 
@@ -63,7 +63,7 @@ def test_files_that_do_not_fit(study_folder: Path, tmp_path: Path, demo_config: 
     config = io.load(Path(demo_config), given_)
     found = [str(error) for error in problems.problems(config)]
     assert len(found) == 2
-    assert "features.motion.files: no file" in found[0]
+    assert "features.arousal.files: no file" in found[0]
     with pytest.raises(ConfigError, match="must hold {run} or {task}"):
         io.load(Path(demo_config), options(study_folder, tmp_path, files="motion.npy"))
     for run in ("run1", "run2"):
