@@ -59,7 +59,7 @@ def test_typo_names_the_near_miss() -> None:
         ("split.test_runs=[run9]", "must name some, not all, of ['run1', 'run2']"),
         ("split.purge_trs=2", "shorter than the model's memory"),
         ("bold.files=scans.nii.gz", "must hold {subject}"),
-        ("features={}", "at least one of video, audio, text must be given"),
+        ("features={}", "at least one of video, audio, text, motion must be given"),
         ("loss.modality_weights={smell: 1}", "smell is not among the features in use"),
         (
             "bold.files=sub-{subject}_{film}.nii",
