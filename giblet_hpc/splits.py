@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from giblet_hpc.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 MINIMUM_TRS = 8
+SAME_TR = 0.1
+"""Of a TR by which two runs' moments in the film may differ and still be the same."""
 
 
 class Block(NamedTuple):
@@ -149,6 +151,33 @@ def _shown_later(run: ScanRun, other: ScanRun, tr: float) -> float | None:
     if shown is None or shown != (other.film or other.annotations):
         return None
     return (other.film_start - run.film_start) / tr if run.film else 0.0
+
+
+def repeats_of(blocks: Sequence[Block], study: Study) -> list[list[Block]]:
+    """Return blocks of different runs that show the same, cut to what all of a group share.
+
+    Runs whose TRs begin at other moments of the film do not count as the same.
+    """
+    runs = {run.name: run for run in study.runs}
+    groups: list[list[Block]] = []
+    for block in blocks:
+        for group in groups:
+            first = group[0]
+            shift = _shown_later(runs[block.run], runs[first.run], study.tr)
+            if shift is None or abs(shift - round(shift)) > SAME_TR or block.run == first.run:
+                continue
+            # The first block's TR k is this one's TR k + shift.
+            start, stop = block.start - round(shift), block.stop - round(shift)
+            start, stop = max(first.start, start), min(first.stop, stop)
+            if stop - start < MINIMUM_TRS:
+                continue
+            cut, end = start - first.start, stop - first.start
+            group[:] = [Block(b.run, b.start + cut, b.start + end) for b in group]
+            group.append(Block(block.run, start + round(shift), stop + round(shift)))
+            break
+        else:
+            groups.append([block])
+    return [group for group in groups if len(group) > 1]
 
 
 def _runs_fold(split: Split, whole: Iterable[Block], *, test: tuple[str, ...], name: str) -> Fold:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from giblet_hpc.config.split import Split
 from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.splits import Block, Fold, load_folds, make_folds, save_folds
+from giblet_hpc.splits import Block, Fold, load_folds, make_folds, repeats_of, save_folds
 from giblet_hpc.training.windows import covering_windows, epoch_windows
 
 RUNS = ("a", "b", "c")
@@ -155,3 +155,12 @@ def test_other_films_and_runs_that_follow_each_other_are_left_as_they_are() -> N
     twice = Study(name="s", tr=1.5, runs=sheets)
     with pytest.raises(ConfigError, match="fewer than 8 TRs for train"):
         make_folds(split, twice, {"a": 300, "b": 300})
+
+
+def test_repeats_are_what_runs_share() -> None:
+    study = of_one_film([0.0, 15.0, 0.7])
+    blocks = [Block("a", 0, 100), Block("b", 0, 100), Block("c", 0, 100)]
+    assert repeats_of(blocks, study) == [[Block("a", 10, 100), Block("b", 0, 90)]]
+    same = of_one_film([0.0, 0.0, 0.0])
+    assert repeats_of(blocks, same) == [blocks]
+    assert repeats_of([Block("a", 0, 50), Block("b", 45, 100)], same) == []

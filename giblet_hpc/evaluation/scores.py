@@ -89,12 +89,22 @@ def scored_subjects(study: StudyArrays, fold: Fold) -> list[int]:
     ]
 
 
-def ceiling_map(
-    everyone: StudyArrays, blocks: Sequence[Block], world: World, *, group_mean: bool
-) -> NDArray[np.float64] | None:
-    """Return the noise ceiling of every voxel on the test TRs; None with fewer than two subjects.
+Viewing = tuple[int, tuple[Block, ...]]
+"""A subject, and the test blocks in which it saw something."""
 
-    It is 0 where what subjects share is not above chance.
+
+def ceiling_map(
+    everyone: StudyArrays,
+    blocks: Sequence[Block],
+    world: World,
+    *,
+    group_mean: bool,
+    repeats: Sequence[Sequence[Block]] = (),
+) -> NDArray[np.float64] | None:
+    """Return the noise ceiling of every voxel on the test TRs.
+
+    From what subjects share; of a single subject, from blocks that show the same. None where there
+    is neither. It is 0 where what is shared is not above chance.
 
     Parameters
     ----------
@@ -105,33 +115,34 @@ def ceiling_map(
         Its ranks share the voxels.
     group_mean : bool
         Whether the mean over subjects is predicted, rather than each.
+    repeats : sequence of sequence of Block
+        Test blocks that show the same, TR by TR.
     """
-    count = len(everyone.subjects)
-    if count < 2:
-        return None
     groups = _watched_together(everyone, blocks)
+    if len(everyone.subjects) == 1:
+        groups = [[(0, (block,)) for block in same] for same in repeats]
     if not groups:
         return None
     parts = []
-    for members, shown in groups:
+    for viewings in groups:
         found = np.zeros((4, everyone.voxels))
-        there = [everyone.runs[b.run].valid[members, b.start : b.stop] for b in shown]
+        valid = np.stack([
+            np.concatenate([everyone.runs[b.run].valid[subject, b.start : b.stop] for b in shown])
+            for subject, shown in viewings
+        ])  # fmt: skip
         for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
-            scans = np.concatenate([_scans(everyone, b, members, chosen) for b in shown], axis=1)
-            found[:, chosen] = ceilings.shared_and_chance(
-                scans, np.concatenate(there, axis=1), test_rows(shown)
-            )
+            scans = np.stack([_scans(everyone, viewing, chosen) for viewing in viewings])
+            rows = test_rows(viewings[0][1])
+            found[:, chosen] = ceilings.shared_and_chance(scans, valid, rows)
         parts.append(over_ranks(found, world))
-    trs = [sum(block.trs for block in shown) for _, shown in groups]
+    trs = [sum(block.trs for block in viewings[0][1]) for viewings in groups]
     rho, mean, deviation, varying = ceilings.over_groups(np.stack(parts), trs)
     known = ceilings.above_chance(rho, mean, deviation)
     averaged = np.maximum(1, varying) if group_mean else 1
     return ceilings.noise_ceiling(rho, subjects_in_mean=averaged, known=known)
 
 
-def _watched_together(
-    everyone: StudyArrays, blocks: Sequence[Block]
-) -> list[tuple[list[int], list[Block]]]:
+def _watched_together(everyone: StudyArrays, blocks: Sequence[Block]) -> list[list[Viewing]]:
     """Group test blocks by who was scanned in them; those of fewer than two subjects are left out.
 
     Where everyone has every run, that is one group of all.
@@ -140,15 +151,19 @@ def _watched_together(
     for block in blocks:
         there = everyone.runs[block.run].valid[:, block.start : block.stop].any(axis=1)
         groups.setdefault(tuple(map(int, np.flatnonzero(there))), []).append(block)
-    return [(list(members), shown) for members, shown in groups.items() if len(members) > 1]
+    return [
+        [(subject, tuple(shown)) for subject in members]
+        for members, shown in groups.items()
+        if len(members) > 1
+    ]
 
 
-def _scans(
-    everyone: StudyArrays, block: Block, members: Sequence[int], voxels: slice
-) -> NDArray[np.float32]:
-    """Read some subjects' scans of a block, (subjects, trs, voxels)."""
-    bold = everyone.runs[block.run].bold
-    return np.stack([bold[number, block.start : block.stop, voxels] for number in members])
+def _scans(everyone: StudyArrays, viewing: Viewing, voxels: slice) -> NDArray[np.float32]:
+    """Read what a subject's scans were while it saw something, (trs, voxels)."""
+    subject, shown = viewing
+    return np.concatenate(
+        [everyone.runs[b.run].bold[subject, b.start : b.stop, voxels] for b in shown]
+    )
 
 
 def members_of(

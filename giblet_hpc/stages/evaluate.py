@@ -29,7 +29,7 @@ from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
 from giblet_hpc.scans.recordings import hemisphere_files, open_recording
-from giblet_hpc.splits import Fold, load_folds
+from giblet_hpc.splits import Fold, load_folds, repeats_of
 from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.subjects import find_subjects
@@ -122,7 +122,9 @@ def _make_scores(
     _require_scored(study, fold, scored)
     arrays = scores.score_maps(study, fold.test, predictions, world, scored=scored)
     group = config.bold.mode == "cross_subject"
-    ceiling = scores.ceiling_map(everyone, fold.test, world, group_mean=group)
+    ceiling = scores.ceiling_map(
+        everyone, fold.test, world, group_mean=group, repeats=repeats_of(fold.test, config.study)
+    )
     members = scores.members_of(*_labels(config), study.voxels)
     draws = bootstrap.draw_scores(
         study, fold.test, predictions, np.stack(list(members.values())),

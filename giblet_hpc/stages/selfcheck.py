@@ -23,8 +23,9 @@ from giblet_hpc.stages import WEIGHTS
 
 IMAGE_ROOT = Path("/opt/giblet")
 PACKAGES = (
-    "av", "h5py", "himalaya", "jinja2", "matplotlib", "nibabel", "nilearn", "numpy", "openpyxl",
-    "pandas", "scipy", "sklearn", "submitit", "tensorboard", "transformers", "zarr",
+    "av", "h5py", "himalaya", "jinja2", "matplotlib", "moten", "nibabel", "nilearn", "numpy",
+    "openpyxl", "pandas", "praatio", "pysubs2", "scipy", "sklearn", "submitit", "tensorboard",
+    "transformers", "zarr",
 )  # fmt: skip
 OUR_OWN = ("giblet_hpc.cli", "giblet_hpc.stages.preprocess", "giblet_hpc.stages.train",
            "giblet_hpc.stages.evaluate", "giblet_hpc.stages.torchrun")  # fmt: skip
