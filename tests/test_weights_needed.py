@@ -7,6 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from giblet_hpc.cli.main import main
 from giblet_hpc.cli.weights import weights_command
 from giblet_hpc.config import io
 from giblet_hpc.weights import needed_weights
@@ -26,12 +27,13 @@ def test_what_is_here_and_what_is_not(tmp_path: Path, demo_config: str) -> None:
 
 
 def test_the_command_says_so(tmp_path: Path, demo_config: str) -> None:
-    done = CliRunner().invoke(weights_command, [demo_config])
+    done = CliRunner().invoke(main, ["weights", demo_config])
     assert (done.exit_code, done.output) == (0, "none are needed\n")
-    wanted = [demo_config, "--set", "features.text.encoder=nobody/nothing"]
-    done = CliRunner().invoke(weights_command, wanted)
+    assert weights_command.name == "weights"
+    wanted = ["weights", demo_config, "--set", "features.text.encoder=nobody/nothing"]
+    done = CliRunner().invoke(main, wanted)
     assert done.exit_code == 1
     assert "features.text: nobody/nothing: not on this machine" in done.output
     assert "hf download nobody/nothing" in done.output
-    done = CliRunner().invoke(weights_command, [*wanted, "--json"])
+    done = CliRunner().invoke(main, [*wanted, "--json"])
     assert json.loads(done.output)[0]["here"] is False

@@ -76,6 +76,8 @@ def test_weights_come_from_the_seed_and_from_checkpoints(
 class Drawing:
     """A modality that is reconstructed at three places, drawn where a step is given."""
 
+    reconstructed = True
+
     def positions(self, generator: torch.Generator | None) -> torch.Tensor:
         return torch.arange(3) if generator is None else torch.rand(3, generator=generator)
 
