@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from giblet_hpc import survey
+from giblet_hpc.config.bold import RUN_FIELDS
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.errors import DataError, GibletError
@@ -121,12 +122,19 @@ class _Study:
         if bold.confounds is None:
             return
         pattern = FilePattern(bold.confounds, self._config.study.root)
+        of_run = any(name in bold.confounds for name in RUN_FIELDS)
+        spans: dict[str, slice] = {}
+        if of_run and not bold.one_file_a_run:
+            with self._noting():
+                spans = concatenated_spans(self._config.study.runs)
         for subject, own in self._recordings.items():
             for run, recording in own.items():
                 with self._noting():
                     table = files.beside(pattern, subject, run)
                     rows = confounds.read_regressors(table, bold, scans=recording.path).usable
-                    confounds.require_rows(table, len(rows), recording.path, recording.trs)
+                    span = spans.get(run, slice(None)).indices(recording.trs)
+                    expected = len(range(*span))
+                    confounds.require_rows(table, len(rows), recording.path, expected)
 
     def _labels(self, scans: StudyScans) -> None:
         """Read masks and atlases, which are small."""
@@ -153,7 +161,7 @@ class _Study:
                 spans = {run: slice(None) for run in own}
                 if not config.bold.one_file_a_run:
                     spans = concatenated_spans(config.study.runs)
-                scans[subject] = Scans(own, spans, config.study.tr)
+                scans[subject] = Scans(own, spans, config.study.tr, config.bold.resample)
         lengths: dict[str, int] = {}
         for run in config.study.runs:
             if not any(run.name in own for own in self._recordings.values()) and self._found:

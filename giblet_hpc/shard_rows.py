@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.errors import StoreError
 
+NOTHING = 2**64 - 1
+"""Begin and length of a row of zeros, which is not written."""
 CRC = 4
 """Bytes of a crc32c."""
 RESIDUE = 0x48674BC7
@@ -70,6 +72,9 @@ class ShardRows:
             begins = self._begins[shard][row : row + len(flat)]
             size = self._width + CRC
             for number, (place, begin) in enumerate(zip(flat, begins, strict=True)):
+                if begin == NOTHING:
+                    place[:] = 0
+                    continue
                 # A row at a time: it is still in the processor's cache when it is copied.
                 content = os.pread(descriptor, size, begin)
                 if len(content) < size or google_crc32c.value(content) != RESIDUE:
@@ -88,7 +93,8 @@ class ShardRows:
         index = np.frombuffer(content, "<u8", 2 * self.spec.shard_rows).reshape(-1, 2)
         here = self.spec.rows(shard)
         begins, sizes = index[: here.stop - here.start].T
-        if (sizes != self._width + CRC).any():
+        there = (begins != NOTHING) | (sizes != NOTHING)
+        if (sizes[there] != self._width + CRC).any():
             raise self._damaged(shard, "rows are not laid out as its description says")
         return [int(begin) for begin in begins]
 

@@ -124,7 +124,7 @@ def _cut_shown(
     for block in blocks:
         pieces = [block]
         for other in held_out:
-            shift = _shown_later(runs[block.run], runs[other.run], study.tr)
+            shift = _shown_later(runs[block.run], runs[other.run], study)
             if block.run == other.run or shift is None:
                 continue
             # Where the other block's TRs are in this run, to the whole TR that they touch.
@@ -145,12 +145,20 @@ def _without(block: Block, start: int, stop: int, purge: int) -> list[Block]:
     return [part for part in rest if part.trs > 0]
 
 
-def _shown_later(run: ScanRun, other: ScanRun, tr: float) -> float | None:
+def _shown_later(run: ScanRun, other: ScanRun, study: Study) -> float | None:
     """Return how many TRs later a run shows what another shows; None where they share nothing."""
-    shown = run.film or run.annotations
-    if shown is None or shown != (other.film or other.annotations):
+    if run.film is not None and other.film is not None:
+        same = (study.root / run.film).resolve() == (study.root / other.film).resolve()
+        return (other.film_start - run.film_start) / study.tr if same else None
+    if run.film is not None or other.film is not None:
         return None
-    return (other.film_start - run.film_start) / tr if run.film else 0.0
+    if run.annotations is not None and other.annotations is not None:
+        same = (study.root / run.annotations).resolve() == (
+            study.root / other.annotations
+        ).resolve()
+        return 0.0 if same else None
+    # Features of a lab's own: a task is what was shown.
+    return 0.0 if run.task is not None and run.task == other.task else None
 
 
 def repeats_of(blocks: Sequence[Block], study: Study) -> list[list[Block]]:
@@ -163,7 +171,7 @@ def repeats_of(blocks: Sequence[Block], study: Study) -> list[list[Block]]:
     for block in blocks:
         for group in groups:
             first = group[0]
-            shift = _shown_later(runs[block.run], runs[first.run], study.tr)
+            shift = _shown_later(runs[block.run], runs[first.run], study)
             if shift is None or abs(shift - round(shift)) > SAME_TR or block.run == first.run:
                 continue
             # The first block's TR k is this one's TR k + shift.

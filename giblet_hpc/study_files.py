@@ -5,10 +5,11 @@ By names alone: no file is opened.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.study import Study
@@ -34,7 +35,7 @@ class FilePattern:
     def __init__(self, pattern: str, root: Path) -> None:
         self.text = pattern
         self._root = Path("/") if pattern.startswith("/") else root
-        self._relative = pattern.lstrip("/")
+        self._relative = PurePosixPath(pattern.lstrip("/")).as_posix()
 
     @property
     def fields(self) -> set[str]:
@@ -43,7 +44,7 @@ class FilePattern:
 
     def paths(self) -> list[Path]:
         """List what matches on disk, whatever the fields hold; hidden files are left out."""
-        wanted = "".join(_escaped(piece) for piece in _pieces(self._relative))
+        wanted = re.sub(r"\*+", "*", "".join(map(_escaped, _pieces(self._relative))))
         found = self._root.glob(wanted) if wanted else iter(())
         return sorted(path for path in found if not self._hidden(path))
 
@@ -80,7 +81,8 @@ class FilePattern:
 
     def _regex(self, given: Mapping[str, str]) -> str:
         text, seen = "", set()
-        for piece in _pieces(self._relative):
+        pieces = _pieces(self._relative)
+        for piece, after in itertools.zip_longest(pieces, pieces[1:]):
             name = piece[1:-1]
             if piece == "*":
                 text += "[^/]*"
@@ -91,7 +93,8 @@ class FilePattern:
             elif name in seen:
                 text += f"(?P={name})"
             else:
-                text += f"(?P<{name}>[^/]+?)"
+                # What `*` follows has no end of its own: it ends at an underscore, as BIDS labels.
+                text += f"(?P<{name}>[^/_]+)" if after == "*" else f"(?P<{name}>[^/]+?)"
                 seen.add(name)
         return text
 

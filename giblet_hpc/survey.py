@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,10 +122,11 @@ def read_film(config: RunConfig, run: ScanRun) -> film.Film:
 def named_files(config: RunConfig) -> dict[str, list[Path]]:
     """Return the files that single fields name, by field: they are read long after the scans."""
     root, mask = config.study.root, config.bold.mask
+    several = re.search(r"[{*]", mask.replace("{hemi}", ""))
     given = {
         "bold.regions": config.bold.regions,
         "bold.region_names": config.bold.region_names,
-        "bold.mask": None if mask in VOTES or "{" in mask.replace("{hemi}", "") else mask,
+        "bold.mask": None if mask in VOTES or several else mask,
         "evaluate.best_r": config.evaluate.best_r,
     }
     there = {field: str(file) for field, file in given.items() if file is not None}

@@ -16,10 +16,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from giblet_hpc.arrays import ArraySpec
-from giblet_hpc.shard_rows import CRC
-
-NOTHING = 2**64 - 1
-"""What a shard's index says of a row that it has not."""
+from giblet_hpc.shard_rows import CRC, NOTHING
 
 
 class Folder(LocalStore):
@@ -49,7 +46,7 @@ def create_array(path: Path, name: str, spec: ArraySpec, shape: tuple[int, ...])
         chunk_key_encoding={"name": "default", "separator": "."},
         fill_value=0,
         attributes=dict(spec.attributes),
-        config={"write_empty_chunks": True},
+        config={"write_empty_chunks": False},
     )
 
 
@@ -79,7 +76,8 @@ def write_shard(file: Path, rows: NDArray[Any], count: int) -> tuple[int, str]:
     """Write rows as the file of a shard; return its size and sha256.
 
     The same bytes as zarr writes: rows one after the other, each with its crc32c, then where each
-    begins and how long it is (the zarr specification's `sharding_indexed`).
+    begins and how long it is (the zarr specification's `sharding_indexed`). Rows of zeros are left
+    out, as zarr does with empty chunks.
 
     Parameters
     ----------
@@ -94,6 +92,9 @@ def write_shard(file: Path, rows: NDArray[Any], count: int) -> tuple[int, str]:
         for number, row in enumerate(rows):
             values = np.ascontiguousarray(row, dtype=row.dtype.newbyteorder("<")).reshape(-1)
             content = values.view(np.uint8)
+            if not content.any():
+                # Zarr's fill value: a run that a subject lacks takes no room.
+                continue
             index[number] = position, content.nbytes + CRC
             position += content.nbytes + CRC
             for part in (content.data, _crc(content.tobytes())):
@@ -134,18 +135,22 @@ def read_shard(file: Path, out: NDArray[Any], count: int, *, sha256: str) -> str
         return ""
     index = content[len(content) - 16 * count - CRC : -CRC].view("<u8").reshape(count, 2)
     width = out.nbytes // len(out)
-    begins, sizes = index[: len(out)].astype(np.int64).T
+    there = (index[: len(out)] != NOTHING).any(axis=1)
+    rows = out.reshape(len(out), -1).view(np.uint8)
+    rows[~there] = 0
+    if not there.any():
+        return ""
+    begins, sizes = index[: len(out)][there].astype(np.int64).T
     if (sizes != width + CRC).any() or begins.min() < 0 or (begins + sizes).max() > len(content):
         return "content is not laid out as its description says"
-    rows = out.reshape(len(out), -1).view(np.uint8)
     step = width + CRC
-    if (np.diff(begins) == step).all():
+    if there.all() and (np.diff(begins) == step).all():
         # One after the other: copied in one go.
         stretch = content[begins[0] : begins[0] + step * len(out)]
         rows[:] = stretch.reshape(len(out), step)[:, :width]
     else:
-        for row, begin in zip(rows, begins, strict=True):
-            row[:] = content[begin : begin + width]
+        for row, begin in zip(np.flatnonzero(there), begins, strict=True):
+            rows[row] = content[begin : begin + width]
     return ""
 
 

@@ -57,6 +57,32 @@ def sound_model(folder: Path) -> Path:
     return _save(folder, t.Wav2Vec2Model(config))
 
 
+def spectrogram_model(folder: Path) -> Path:
+    """A spectrogram transformer: patches of a fixed stretch of sound."""
+    torch.manual_seed(0)
+    config = t.ASTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_length=64, num_mel_bins=32, patch_size=16,
+    )  # fmt: skip
+    t.ASTFeatureExtractor(max_length=64, num_mel_bins=32).save_pretrained(folder)
+    return _save(folder, t.ASTModel(config))
+
+
+def picture_and_text_model(folder: Path) -> Path:
+    """A network for pictures and for words."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "intermediate_size": 32}  # fmt: skip
+    config = t.CLIPConfig(
+        text_config={**sizes, "vocab_size": 50}, projection_dim=16,
+        vision_config={**sizes, "image_size": 32, "patch_size": 16},
+    )  # fmt: skip
+    folder.mkdir()
+    settings = {"crop_size": {"height": 32, "width": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return _save(folder, t.CLIPModel(config))
+
+
 def language_model(folder: Path, words: list[str]) -> Path:
     """A causal language model that knows some words, letters and spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -137,3 +137,19 @@ def test_ten_mistakes_on_one_screen(copy: Path) -> None:
     lines = text.splitlines()
     assert len(lines) < 24, "a screen"
     assert "Traceback" not in text
+
+
+def test_a_table_of_confounds_for_each_run_of_one_file(copy: Path) -> None:
+    for subject in ("01", "02", "03"):
+        parts = [nibabel.load(copy / f"sub-{subject}_run{n}.nii.gz") for n in (1, 2)]
+        whole = np.concatenate([part.get_fdata(dtype=np.float32) for part in parts], axis=3)
+        image = nibabel.Nifti1Image(whole, parts[0].affine, parts[0].header)
+        nibabel.save(image, copy / f"all-{subject}.nii.gz")
+        for n, trs in ((1, 64), (2, 40)):
+            (copy / f"c_{subject}_run{n}.tsv").write_text("a\n" + "0.5\n0.25\n" * (trs // 2))
+    settings = [
+        "study.runs=[{name: run1, trs: 64, film: film_1.mp4}, {name: run2, trs: 40, film: film_2.mp4}]",
+        "bold.files=all-{subject}.nii.gz", "bold.confounds=c_{subject}_{run}.tsv",
+        "bold.confound_columns=[a]",
+    ]  # fmt: skip
+    assert problems.problems(of(copy, *settings)) == []

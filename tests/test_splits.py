@@ -164,3 +164,15 @@ def test_repeats_are_what_runs_share() -> None:
     same = of_one_film([0.0, 0.0, 0.0])
     assert repeats_of(blocks, same) == [blocks]
     assert repeats_of([Block("a", 0, 50), Block("b", 45, 100)], same) == []
+
+
+def test_the_same_file_by_another_name_and_the_same_task(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    names = (Path("a.mp4"), Path("x/../a.mp4"), tmp_path / "a.mp4")
+    runs = tuple(ScanRun(name=n, film=f) for n, f in zip("abc", names, strict=True))
+    study = Study(name="s", tr=1.5, root=tmp_path, runs=runs)
+    blocks = [Block(run, 0, 100) for run in "abc"]
+    assert repeats_of(blocks, study) == [blocks]
+    tasks = tuple(ScanRun(name=n, task="life", session=n) for n in "ab")
+    twice = Study(name="s", tr=1.5, runs=tasks)
+    assert len(repeats_of(blocks[:2], twice)) == 1

@@ -121,3 +121,14 @@ def test_what_a_pattern_makes_it_finds(made: list[tuple[str, str, str]]) -> None
 def test_natural_order_is_that_of_numbers(numbers: list[int]) -> None:
     names = [f"s{number}x" for number in numbers]
     assert sorted(names, key=natural) == [f"s{number}x" for number in sorted(numbers)]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["sub-{subject}*_task-{task}.npy", "sub-{subject}_task-{task}*.npy", "./sub-{subject}_task-{task}.npy",
+     ".//sub-{subject}_task-{task}*.npy", "*sub-{subject}_task-{task}.npy"],
+)  # fmt: skip
+def test_wildcards_beside_fields(tmp_path: Path, pattern: str) -> None:
+    touch(tmp_path, "sub-01_task-a.npy", "sub-02_task-a.npy", "deep/sub-03_task-a.npy")
+    found = StudyFiles(study(tmp_path), Bold(files=pattern))
+    assert found.subjects == ("01", "02")

@@ -167,13 +167,37 @@ def test_rows_in_another_order_and_shards_of_another_layout(tmp_path: Path) -> N
     out = np.zeros_like(VALUES)
     for changed, said in (
         (content, ""),
-        (content[:index] + b"\xff" * (6 * 16 + 4), "not laid out"),
+        (content[:index] + b"\x07" * (6 * 16 + 4), "not laid out"),
     ):
         file.write_bytes(changed)
         found = read_shard(file, out, 6, sha256=hashlib.sha256(changed).hexdigest())
         assert said in found if said else found == ""
         np.testing.assert_array_equal(out, VALUES)
     assert read_shard(file, out, 6, sha256="0") == "content is damaged"
+
+
+def test_rows_of_zeros_take_no_room(tmp_path: Path) -> None:
+    """As zarr leaves out empty chunks; read alone, in a row, and by zarr."""
+    spec = ArraySpec("bold", (6, 4), "float32", {}, max_shard_rows=3)
+    values = VALUES + 1
+    values[[0, 1, 2, 4]] = 0
+    store = FeatureStore(tmp_path / "s.zarr")
+    store.plan([spec])
+    store.write(spec, values)
+    assert not store.verify()
+    sizes = [(tmp_path / "s.zarr" / "bold" / f"c.{n}.0").stat().st_size for n in (0, 1)]
+    assert sizes == [3 * 16 + 4, 2 * (16 + 4) + 3 * 16 + 4]
+    np.testing.assert_array_equal(store.read("bold"), values)
+    out = np.full((4, 4), 9, np.float32)
+    store.rows("bold").read(2, out)
+    np.testing.assert_array_equal(out, values[2:])
+    np.testing.assert_array_equal(zarr.open_group(store.path, mode="r")["bold"][:], values)
+    theirs = tmp_path / "theirs"
+    create_group(theirs)
+    create_array(theirs, "bold", spec, spec.shape)[:] = values
+    assert (theirs / "bold" / "c.1.0").read_bytes() == (
+        tmp_path / "s.zarr" / "bold" / "c.1.0"
+    ).read_bytes()
 
 
 def test_a_layout_of_another_version_is_not_read(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class RunConfig(Section):
                     f"split.test_runs must name some, not all, of {names}; "
                     f"got {list(self.split.test_runs)}"
                 )
+        self._check_files()
         self._check_modalities()
         self._check_memory()
         if self.train.optimizer == "adamw8bit" and self.model.parallel != "ddp":
@@ -81,6 +82,20 @@ class RunConfig(Section):
                 f"loss.modality_weights: {', '.join(unknown)} is not among the features in use: "
                 f"{', '.join(sections)}"
             )
+
+    def _check_files(self) -> None:
+        """Refuse runs that the same file, or array, would be read for."""
+        if not self.bold.one_file_a_run:
+            return
+        text, seen = self.bold.files + (self.bold.dataset or ""), dict[tuple[str, ...], str]()
+        for run in self.study.runs:
+            own = tuple(v for name, v in run.fields.items() if f"{{{name}}}" in text)
+            if other := seen.get(own):
+                raise ValueError(
+                    f"study.runs {other} and {run.name} stand for the same files: give them a "
+                    "`label`, `task` or `session` that bold.files tells apart"
+                )
+            seen[own] = run.name
 
     def _check_memory(self) -> None:
         every = self.features.sections.values()

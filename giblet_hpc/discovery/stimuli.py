@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,11 +77,13 @@ def find_stimuli(folder: Path, files: Sequence[Path], runs: Sequence[FoundRun]) 
     shown = match_runs(films, runs)
     if films and not shown:
         undecided.append(f"{_some(films)}: which film belongs to which run")
+    undecided += _guess_of(shown, "films")
     transcripts = [path for path in files if path.suffix.lower() in TRANSCRIPTS]
     transcripts += [
         path for path in files if path.suffix.lower() == ".json" and _whisper(folder, path)
     ]
     words = match_runs(transcripts, runs)
+    undecided += _guess_of(words, "words")
     if words:
         return Stimuli(shown, words, picture=picture, undecided=tuple(undecided))
     sheets = {
@@ -93,6 +95,7 @@ def find_stimuli(folder: Path, files: Sequence[Path], runs: Sequence[FoundRun]) 
     one_of_trs = len(sheets) == 1 and all(columns.start_tr for columns in sheets.values())
     several = len(sheets) > 1 or (len(runs) == 1 and not one_of_trs)
     own = match_runs(list(sheets), runs) if several else {}
+    undecided += _guess_of(own, "words")
     if own:
         columns = sheets[next(iter(own.values()))]
         known = columns if columns.start else None
@@ -120,6 +123,13 @@ def match_runs(files: Sequence[Path], runs: Sequence[FoundRun]) -> dict[FoundRun
         ordered = sorted(files, key=lambda path: natural(path.as_posix()))
         return dict(zip(runs, ordered, strict=True))
     return {}
+
+
+def _guess_of(given: Mapping[FoundRun, Path], what: str) -> list[str]:
+    """Say it where files were given to runs by the order of their names alone."""
+    told = any(all(rule(path, run) for run, path in given.items())
+               for rule in (_exact, _contained, _numbered))  # fmt: skip
+    return [] if told or len(given) < 2 else [f"{what}: given to runs in the order of their names"]
 
 
 def _plain(text: str) -> str:

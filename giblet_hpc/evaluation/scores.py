@@ -223,7 +223,9 @@ def region_rows(
                 float(np.nanmean(maps["model_r"][:, good] / ceiling[good])) if good.any() else None
             )
         if best is not None:
-            reachable = metrics.fisher_mean(best[:, chosen])
+            there = np.asarray(np.isfinite(maps["model_r"]).all(axis=1))
+            own = best[there] if len(best) == len(there) else best
+            reachable = metrics.fisher_mean(own[:, chosen])
             row["best_r"] = reachable
             row["share_of_best"] = row["model_r"] / reachable if reachable > 0.01 else None
         rows.append(row)

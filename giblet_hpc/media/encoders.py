@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.errors import DataError
+from giblet_hpc.files import reading
 
 LARGEST = float(np.finfo(np.float16).max)
 PICTURE_SIZE = 224
@@ -60,15 +61,18 @@ class Encoder:
     ----------
     name : str
         A folder, or a name in the Hugging Face cache.
+    part : str
+        Of a network for several senses: the attribute that holds the one that is wanted.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, part: str) -> None:
         self.name = name
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = load(name, "AutoModel")
         # Of a network that writes, what reads: its encoder.
         reads = getattr(model, "get_encoder", None) if model.config.is_encoder_decoder else None
-        self.model = (reads() if reads else model).to(self.device).eval()
+        whole = reads() if reads else model
+        self.model = getattr(whole, part, whole).to(self.device).eval()
 
     def states(self, **inputs: torch.Tensor) -> list[torch.Tensor]:
         """Return the hidden states of every layer, (batch, tokens, width), on the device."""
@@ -81,8 +85,15 @@ class Encoder:
         return [s.flatten(2).transpose(1, 2) if s.ndim == 4 else s for s in found]
 
     def size(self, **inputs: torch.Tensor) -> Size:
-        """Return how many layers there are, and how wide, from one forward pass."""
-        states = self.states(**inputs)
+        """Return how many layers there are, and how wide, from one forward pass.
+
+        Raises
+        ------
+        DataError
+            When the model does not take such inputs.
+        """
+        with reading(Path(self.name), "a model of what it is used for", hint="take another model"):
+            states = self.states(**inputs)
         return Size(len(states), max(layer.shape[-1] for layer in states))
 
 
@@ -114,7 +125,7 @@ class PictureStates(Encoder):
     """
 
     def __init__(self, name: str, patches: str) -> None:
-        super().__init__(name)
+        super().__init__(name, "vision_model")
         self._patches = patches
         config = self.model.config
         frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
@@ -198,16 +209,39 @@ class SoundStates(Encoder):
     Parameters
     ----------
     name : str
+    seconds : float
+        Of the sound that is encoded at once.
+
+    Raises
+    ------
+    DataError
+        When its states cannot be placed in time.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, seconds: float = 4.0) -> None:
+        super().__init__(name, "audio_model")
         self._features = load(name, "AutoFeatureExtractor")
         self.rate = int(self._features.sampling_rate)
         """Samples a second that the model takes."""
         self.longest = float(getattr(self._features, "chunk_length", 0) or np.inf)
         """Seconds that it takes at once; it fills up shorter sound to that length."""
         self.shape = self.size(**self._inputs([np.zeros(self.rate, np.float32)]))
+        self._require_time(min(seconds, self.longest))
+
+    def _require_time(self, seconds: float) -> None:
+        """Check that states follow each other in time up to the end of the sound."""
+        if np.isfinite(self.longest):
+            return
+        half, whole = (
+            self.states(**self._inputs([np.zeros(round(s * self.rate), np.float32)]))[-1].shape[1]
+            for s in (seconds / 2, seconds)
+        )
+        if not 1.8 < whole / max(1, half) < 2.2:
+            raise DataError(
+                f"{self.name}: {half} states of {seconds / 2:g} s of sound, {whole} of {seconds:g} "
+                "s: they do not follow each other in time, or it takes no sound so long",
+                hint="lower clip_seconds, or take another model",
+            )
 
     def _inputs(self, sounds: Sequence[NDArray[np.float32]]) -> dict[str, torch.Tensor]:
         found = self._features(list(sounds), sampling_rate=self.rate, return_tensors="pt")
@@ -254,7 +288,7 @@ class WordStates(Encoder):
     """
 
     def __init__(self, name: str, context: int) -> None:
-        super().__init__(name)
+        super().__init__(name, "language_model")
         self._tokens = load(name, "AutoTokenizer")
         if not self._tokens.is_fast:
             raise DataError(f"{name} has no fast tokenizer", hint="take another model")
@@ -283,7 +317,8 @@ class WordStates(Encoder):
         since : int
             The first word whose states are wanted.
         """
-        for start in range(since, len(words), self._stride):
+        # At the same places wherever the work begins: what was read before a word is the same.
+        for start in range(since // self._stride * self._stride, len(words), self._stride):
             first = max(0, start - self._context)
             own = words[start : start + self._stride]
             inputs, owner = self._read([*words[first:start], *own])
@@ -294,7 +329,8 @@ class WordStates(Encoder):
                     hint="lower features.text.language_model.context_words",
                 )
             states = [s[0].float().cpu().numpy() for s in self.states(**inputs)]
-            yield stacked(
+            found = stacked(
                 (np.stack([s[owner == word].mean(0) for word in wanted]) for s in states),
                 self.shape,
             )
+            yield found[max(0, since - start) :]

@@ -149,7 +149,17 @@ def _text_table(path: Path, suffix: str) -> pd.DataFrame:
     text = path.read_text(encoding="utf-8-sig")
     header = text.split("\n", 1)[0]
     comma = ";" if ";" in header and "," not in header else ","
-    lines = csv.reader(io.StringIO(text), delimiter="\t" if suffix == ".tsv" else comma)
+    if suffix == ".tsv":
+        # Quotation marks are text there, as in BIDS; a pair around a cell is a writer's.
+        lines = [[_unquoted(cell) for cell in line.split("\t")] for line in text.splitlines()]
+    else:
+        try:
+            lines = list(csv.reader(io.StringIO(text), delimiter=comma, strict=True))
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: a quotation mark is not closed, or stands inside a cell ({error})",
+                hint="put quotes around the whole cell, and double those inside it",
+            ) from None
     columns, *rows = [row for row in lines if any(cell.strip() for cell in row)] or [[]]
     width = len(columns)
     wide = [n for n, row in enumerate(rows, FIRST_ROW) if any(map(str.strip, row[width:]))]
@@ -157,6 +167,13 @@ def _text_table(path: Path, suffix: str) -> pd.DataFrame:
             "put quotes around text that holds the separator")  # fmt: skip
     filled = [row[:width] + [""] * (width - len(row)) for row in rows]
     return pd.DataFrame(filled, columns=columns, dtype=object)
+
+
+def _unquoted(cell: str) -> str:
+    text = cell.strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"')
+    return text
 
 
 def _read(path: Path, names: Annotations) -> pd.DataFrame:

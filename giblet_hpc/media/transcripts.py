@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from giblet_hpc.errors import DataError
 from giblet_hpc.files import read_json, reading, require_file
 
@@ -155,10 +157,20 @@ def words_by_tr(path: Path, table: Any, tr: float) -> list[Spoken]:
 
 def _origin(path: Path, found: Sequence[tuple[int, float, float, str]], tr: float) -> int:
     """Return 0 where onsets count from the run's start, 1 where they count from their TR."""
-    for origin in (0, 1):
-        apart = [onset - (1 - origin) * row * tr for row, onset, _, _ in found]
-        if all(-tr <= value <= 2 * tr for value in apart):
-            return origin
+    if not found:
+        return 0
+    apart = {
+        origin: np.array([onset - (1 - origin) * row * tr for row, onset, _, _ in found])
+        for origin in (0, 1)
+    }
+    # How far onsets lie outside their TR: the less, the better the origin.
+    outside = {
+        origin: np.maximum(0, -values) + np.maximum(0, values - tr)
+        for origin, values in apart.items()
+    }
+    best = min(outside, key=lambda origin: float(outside[origin].sum()))
+    if outside[best].max() <= tr:
+        return best
     raise DataError(
         f"{path}: the onsets of words lie neither within their TR of {tr:g} s nor at their place "
         "in the run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ class Hidden(Vectors):
                 **self._inputs(survey, run, digests),
                 f"features.{self.name}": own_fields(self.options),
                 "weights": weights,
-                "code": code_digest(encoders, film, sheets, sound, type(self)),
+                "code": code_digest(encoders, film, sheets, sound, sys.modules[__name__]),
             },
             max_shard_rows=SHARD_TRS,
         )
@@ -185,7 +186,8 @@ class SoundHidden(Hidden):
     """Means of a sound model's states over each step."""
 
     def _encoder(self) -> encoders.SoundStates:
-        return encoders.SoundStates(self.options.model)
+        options: Any = self.options
+        return encoders.SoundStates(options.model, options.clip_seconds)
 
     def _states(
         self, survey: Survey, run: ScanRun, spec: ArraySpec, trs: slice
@@ -197,18 +199,22 @@ class SoundHidden(Hidden):
         at_once = max(1, int(seconds / 2 / study.tr))
         context = max(0.0, seconds - at_once * study.tr)
         steps = spec.shape[1]
+        # From the same places wherever the work begins: what is heard at once is the same.
+        start = trs.start // at_once * at_once
+        stop = min(-(-trs.stop // at_once) * at_once, spec.shape[0])
         heard = whole_sound(
-            survey, run, rate=encoder.rate, start=trs.start * study.tr - context,
-            seconds=(trs.stop - trs.start) * study.tr + context,
+            survey, run, rate=encoder.rate, start=start * study.tr - context,
+            seconds=(stop - start) * study.tr + context,
         )  # fmt: skip
-        for first in range(trs.start, trs.stop, at_once):
-            count = min(at_once, trs.stop - first)
-            begin = (first - trs.start) * study.tr
+        for first in range(start, stop, at_once):
+            count = min(at_once, stop - first)
+            begin = (first - start) * study.tr
             end = begin + context + count * study.tr
             piece = heard[round(begin * encoder.rate) : round(end * encoder.rate)]
             edges = context + np.arange(count * steps + 1) * (study.tr / steps)
             states = encoder(piece, edges)
-            yield from states.reshape(count, steps, *states.shape[1:])
+            rows = states.reshape(count, steps, *states.shape[1:])
+            yield from rows[max(0, trs.start - first) : max(0, trs.stop - first)]
 
 
 def whole_sound(

@@ -85,14 +85,14 @@ class Motion(Vectors):
         assert run.film is not None
         study, options, pyramid = survey.config.study, self.options, self._pyramid()
         around = int(pyramid.definition.filter_temporal_width)
-        begin, end = first * study.tr, last * study.tr
-        count = round((end - begin) * options.fps)
-        times = begin + (np.arange(-around, count + around) + 0.5) / options.fps
+        # Frames of the whole run, numbered: the same ones wherever the work begins.
+        every = np.round(np.arange(first, last + 1) * study.tr * options.fps).astype(int)
+        times = (np.arange(every[0] - around, every[-1] + around) + 0.5) / options.fps
         frames = film.sample_frames(
             study.root / run.film, times + run.film_start,
             height=options.height, width=options.width,
         )  # fmt: skip
-        edges = np.round(np.arange(last - first + 1) * study.tr * options.fps).astype(int)
+        edges = every - every[0]
         held: list[NDArray[np.float32]] = []
         taken = 0
         for start in range(0, last - first, AT_ONCE):

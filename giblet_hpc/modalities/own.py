@@ -16,6 +16,7 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import DataError
 from giblet_hpc.modalities.base import Note
 from giblet_hpc.modalities.vectors import Vectors
+from giblet_hpc.scans import tables
 from giblet_hpc.scans.tables import TableFile
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -40,7 +41,9 @@ class Own(Vectors):
     def array(self, survey: Survey, run: ScanRun, digests: Digests) -> ArraySpec:
         """Return a run's array of columns."""
         path = self._path(survey, run)
-        columns = TableFile([path]).space.count
+        table = TableFile([path])
+        self._require_length(survey, run, table)
+        columns = table.space.count
         return ArraySpec(
             self.array_name(run.name),
             (survey.lengths[run.name], columns),
@@ -49,9 +52,28 @@ class Own(Vectors):
                 "file": digests.of(path),
                 "tr": survey.config.study.tr,
                 f"features.{self.name}": own_fields(self.options),
-                "code": code_digest(rows_by_tr, Own.write),
+                "code": code_digest(tables, rows_by_tr, Own.write),
             },
         )
+
+    def _require_length(self, survey: Survey, run: ScanRun, table: TableFile) -> None:
+        """Check that a file is as long as its run.
+
+        Raises
+        ------
+        DataError
+            When it is shorter; and, where a row is a TR, when it is longer.
+        """
+        study, trs = survey.config.study, survey.lengths[run.name]
+        rate = self.options.rate or 1 / study.tr
+        found = table.trs / rate / study.tr
+        longer = self.options.rate is None and found > trs + study.max_trim_trs
+        if longer or found < trs - study.max_trim_trs:
+            raise DataError(
+                f"{table.path} has {table.trs} rows of {1 / rate:g} s; run {run.name} has {trs} "
+                f"TRs of {study.tr:g} s",
+                hint=f"say with features.{self.name}.rate how many rows a second it has",
+            )
 
     def write(
         self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
@@ -65,12 +87,6 @@ class Own(Vectors):
             raise DataError(f"{path} holds values that are no numbers", hint="repair the file")
         rate = self.options.rate or 1 / study.tr
         rows = rows_by_tr(values, spec.shape[0], rate=rate, tr=study.tr)
-        if len(values) < (spec.shape[0] - study.max_trim_trs) * study.tr * rate:
-            raise DataError(
-                f"{path} has {len(values)} rows of {1 / rate:g} s; run {run.name} has "
-                f"{spec.shape[0]} TRs of {study.tr:g} s",
-                hint=f"say with features.{self.name}.rate how many rows a second it has",
-            )
         store.write(spec, rows)
         note()
 

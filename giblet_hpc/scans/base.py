@@ -139,6 +139,11 @@ class Recording(ABC):
         """Seconds between rows; None where the file does not say."""
         return None
 
+    @property
+    def written_tr(self) -> float | None:
+        """The seconds that the file says, also where they may be a writer's default."""
+        return self.tr
+
     @abstractmethod
     def rows(self, span: slice) -> NDArray[np.float32]:
         """Read rows: (trs, *shape of the space), scaled as the file says.

@@ -60,10 +60,13 @@ def course_arrays(
                 "scans": scans.digest(digests, subject=subject, run=run),
                 "tr": config.study.tr,
                 "run": run,
+                "fields": scans.fields(run),
                 "rows": scans.rows_in_file(run),
                 "mask": mask.fingerprint,
                 "bold": settings,
-                "code": code_digest(*recordings.CODE, cleaning, confounds, write_courses),
+                "code": code_digest(
+                    *recordings.CODE, recordings, cleaning, confounds, write_courses, _RunScans
+                ),
             }
             found[subject, run] = CourseArrays(
                 ArraySpec(f"bold/{subject}/{run}", (length, voxels), "float32", provenance),

@@ -35,13 +35,20 @@ class StudyScans:
         """Return the first run that a subject has."""
         return next(run for run in self.lengths if self.files.of(subject, run))
 
+    def fields(self, run: str) -> dict[str, str]:
+        """Return what a run stands for in patterns of files and of arrays."""
+        return next(own for own in self.config.study.runs if own.name == run).fields
+
     def digest(self, digests: Digests, *, subject: str, run: str) -> str:
         """Return one digest of the files of a subject's run; empty where the subject lacks it."""
         paths = self.files.of(subject, run)
         if not paths:
             return ""
         if self.config.bold.confounds:
-            paths = (*paths, self.confounds_path(subject, run))
+            table = self.confounds_path(subject, run)
+            # nilearn's strategies read what fMRIPrep says of the columns beside the table.
+            beside = table.with_suffix(".json")
+            paths = (*paths, table, *([beside] if beside.is_file() else []))
         return sha256_json([digests.of(path) for path in paths])
 
     def confounds_path(self, subject: str, run: str) -> Path:

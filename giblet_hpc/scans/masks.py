@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from giblet_hpc.scans import recordings
 from giblet_hpc.scans.base import Labels, Space
 from giblet_hpc.scans.files import StudyScans
 from giblet_hpc.store import FeatureStore
-from giblet_hpc.study_files import FilePattern
+from giblet_hpc.study_files import HEMISPHERES, FilePattern
 
 
 def mask_array(scans: StudyScans, digests: Digests) -> ArraySpec:
@@ -26,12 +27,13 @@ def mask_array(scans: StudyScans, digests: Digests) -> ArraySpec:
     config = scans.config
     bold, space = config.bold, scans.space
     provenance: dict[str, Any] = {
-        "code": code_digest(*recordings.CODE, vote_mask, varying_mask, _MaskVotes),
+        "code": code_digest(*recordings.CODE, recordings, vote_mask, varying_mask, _MaskVotes),
         "mask": voting(bold, space) or bold.mask,
         "bold": {"vote_threshold": bold.vote_threshold, "dataset": bold.dataset},
     }
     if voting(bold, space):
         firsts = {name: scans.first_run(name) for name in scans.subjects}
+        provenance["fields"] = {run: scans.fields(run) for run in sorted(set(firsts.values()))}
         provenance["subjects"] = {
             name: scans.digest(digests, subject=name, run=run) for name, run in firsts.items()
         }
@@ -54,14 +56,17 @@ def voting(bold: Bold, space: Space) -> str:
 def mask_files(scans: StudyScans) -> list[list[Any]]:
     """Return the files of each given mask: of one, or of every subject or run."""
     bold, study = scans.config.bold, scans.config.study
-    if "{subject}" not in bold.mask and "{run}" not in bold.mask and "{task}" not in bold.mask:
+    if not set(re.findall(r"[{*][a-z]*", bold.mask)) - {"{hemi"}:
         return [recordings.hemisphere_files(study.root, bold.mask)]
     found = []
     for subject in scans.subjects:
         for run in scans.lengths:
             if scans.files.of(subject, run):
-                pattern = FilePattern(bold.mask, study.root)
-                found.append([scans.files.beside(pattern, subject, run)])
+                sides = HEMISPHERES if "{hemi}" in bold.mask else ("",)
+                patterns = [
+                    FilePattern(bold.mask.replace("{hemi}", side), study.root) for side in sides
+                ]
+                found.append([scans.files.beside(p, subject, run) for p in patterns])
     return [paths for number, paths in enumerate(found) if paths not in found[:number]]
 
 

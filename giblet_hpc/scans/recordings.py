@@ -104,6 +104,8 @@ class Scans:
     """Which rows of its file belong to a run."""
     tr: float
     """Seconds: of the study, and of files that do not say."""
+    resample: bool = False
+    """Whether files may have another TR: what they say is then taken at its word."""
 
     def rows(self, run: str) -> NDArray[np.float32]:
         """Read a run: (trs, *shape of the space)."""
@@ -119,7 +121,8 @@ class Scans:
 
     def file_tr(self, run: str) -> float:
         """Return the seconds of a row."""
-        stated = self.recordings[run].tr
+        recording = self.recordings[run]
+        stated = recording.written_tr if self.resample else recording.tr
         return self.tr if stated is None or abs(stated - self.tr) <= TR_TOLERANCE else stated
 
     def trs(self, run: str) -> int:
@@ -147,7 +150,7 @@ def open_scans(subject: str, study: Study, bold: Bold, files: StudyFiles) -> Sca
             opened[key] = recording
         recordings[run.name] = opened[key]
     if bold.one_file_a_run:
-        return Scans(recordings, {run: slice(None) for run in recordings}, study.tr)
+        return Scans(recordings, {run: slice(None) for run in recordings}, study.tr, bold.resample)
     return Scans(recordings, concatenated_spans(study.runs), study.tr)
 
 

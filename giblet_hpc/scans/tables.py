@@ -164,8 +164,22 @@ class TableFile(Recording):
     def _text(self) -> NDArray[np.float64]:
         import pandas as pd
 
-        table = pd.read_csv(self.path, sep=TEXT[self._suffix], index_col=False)
+        with self.path.open(encoding="utf-8-sig") as handle:
+            first = handle.readline().rstrip("\n").split(TEXT[self._suffix])
+        header = None if all(map(_is_number, first)) else 0
+        table = pd.read_csv(
+            self.path, sep=TEXT[self._suffix], index_col=False, header=header,
+            encoding="utf-8-sig",
+        )  # fmt: skip
         return table.to_numpy(dtype=np.float64)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _datasets(file: Any) -> list[str]:

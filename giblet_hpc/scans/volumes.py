@@ -154,6 +154,15 @@ class VolumeFile(Recording):
             return None
         return stated * SECONDS.get(unit, 1.0)
 
+    @property
+    def written_tr(self) -> float | None:
+        """As its header says: 1 s counts where its unit is said."""
+        if len(self._image.shape) < 4:
+            return None
+        stated = float(self._image.header.get_zooms()[3])
+        unit = self._image.header.get_xyzt_units()[1]
+        return stated * SECONDS[unit] if stated and unit in SECONDS else self.tr
+
     def rows(self, span: slice) -> NDArray[np.float32]:
         """Read volumes: (trs, x, y, z)."""
         return self._read(slice(*span.indices(self.trs)), complete=True)

@@ -124,3 +124,14 @@ def test_a_store_by_a_link_of_somebody_elses_is_refused(tmp_path: Path) -> None:
     os.chown(link, 12345, 12345, follow_symlinks=False)
     with pytest.raises(ConfigError, match="is a link that belongs to user 12345"):
         config_io.load(DEMO, [setting])
+
+
+def test_two_runs_may_not_stand_for_the_same_files() -> None:
+    runs = "study.runs=[{name: run1, task: movie, film: a.mp4}, {name: run2, task: movie, film: b.mp4}]"
+    with pytest.raises(ConfigError, match="run1 and run2 stand for the same files"):
+        config_io.load(DEMO, [runs, "bold.files=sub-{subject}_task-{task}.nii.gz"])
+    sessions = runs.replace("film: a", "session: '1', film: a").replace(
+        "film: b", "session: '2', film: b"
+    )
+    files = "bold.files=sub-{subject}_ses-{session}_task-{task}.nii.gz"
+    assert len(config_io.load(DEMO, [sessions, files]).study.runs) == 2

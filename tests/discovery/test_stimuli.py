@@ -71,3 +71,11 @@ def test_words_of_whisperx_but_no_sidecars(tmp_path: Path) -> None:
     assert [path.name for path in find_stimuli(tmp_path, files, [A, B]).words.values()] == [
         "movie1.json", "movie2.json",
     ]  # fmt: skip
+
+
+def test_a_guess_by_order_is_said(tmp_path: Path) -> None:
+    runs = [FoundRun(task="alpha"), FoundRun(task="beta")]
+    found = find_stimuli(tmp_path, [Path("sherlock.mp4"), Path("merlin.mp4")], runs)
+    assert "films: given to runs in the order of their names" in found.undecided
+    named = find_stimuli(tmp_path, [Path("alpha.mp4"), Path("beta.mp4")], runs)
+    assert named.undecided == ()

@@ -153,3 +153,30 @@ def test_values_that_are_no_numbers_are_refused() -> None:
         encoders.stacked([np.array([[np.nan, 1.0]], np.float32)], size)
     large = encoders.stacked([np.array([[1e9, -1e9]], np.float32)], size)
     assert np.isfinite(large).all()
+
+
+def test_sound_models_without_time_are_refused(tmp_path: Path) -> None:
+    """A spectrogram transformer takes patches of a fixed stretch."""
+    folder = pretrained.spectrogram_model(tmp_path / "model")
+    with pytest.raises(DataError, match="do not follow each other in time"):
+        encoders.SoundStates(str(folder), 4.0)
+
+
+def test_the_part_of_a_network_that_sees(tmp_path: Path) -> None:
+    folder = pretrained.picture_and_text_model(tmp_path / "model")
+    found = encoders.PictureStates(str(folder), "mean")
+    pictures = RANDOM.integers(0, 256, (2, 1, found.height, found.width, 3)).astype(np.uint8)
+    assert found(pictures).shape == (2, *found.shape)
+    language = pretrained.language_model(tmp_path / "language", ["tea"])
+    with pytest.raises(DataError, match="cannot be read as a model of what it is used for"):
+        encoders.PictureStates(str(language), "mean")
+
+
+def test_words_read_from_the_middle_were_read_after_the_same_words(tmp_path: Path) -> None:
+    folder = pretrained.language_model(tmp_path / "model", sorted(set(WORDS)))
+    found = encoders.WordStates(str(folder), 8)
+    whole = np.concatenate(list(found(WORDS)))
+    for since in (1, 5, 11):
+        np.testing.assert_array_equal(
+            np.concatenate(list(found(WORDS, since=since))), whole[since:]
+        )

@@ -135,3 +135,17 @@ def test_tr_columns_are_whole_numbers_within_the_runs(tmp_path: Path) -> None:
         own = Study(name="s", root=tmp_path, tr=2.0, runs=(ScanRun(name="a"),), annotations=names)
         with pytest.raises(DataError, match=message):
             read_segments(own, LENGTHS)
+
+
+def test_quotation_marks_are_words_in_a_tsv(tmp_path: Path) -> None:
+    words = ['"I', "am", "going", 'home"', '"quite"', '"he said ""no"""']
+    rows = [f"{n}\t{n + 0.5}\t{word}" for n, word in enumerate(words)]
+    name = written(tmp_path, "\n".join(["onset\toffset\twhat", *rows]), "w.tsv")
+    found = read_segments(study(tmp_path, name), LENGTHS)["a"]
+    assert [one.text for one in found] == ['"I', "am", "going", 'home"', "quite", 'he said "no"']
+
+
+def test_an_open_quotation_mark_in_a_csv_is_named(tmp_path: Path) -> None:
+    name = written(tmp_path, 'onset,offset,what\n0,6,"I\n6,12,am\n12,18,home"x\n')
+    with pytest.raises(DataError, match="a quotation mark is not closed"):
+        read_segments(study(tmp_path, name), LENGTHS)

@@ -103,3 +103,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(DataError, match=name):
         read_transcript(tmp_path / name)
+
+
+def test_words_in_the_first_trs_alone_count_from_their_tr() -> None:
+    own = table(words_per_tr=[["a"], ["b"], []], onsets_per_tr=[[0.2], [0.4], []])
+    assert [round(one.start, 3) for one in words_by_tr(Path("w.tsv"), own, 1.5)] == [0.2, 1.9]
+    run = table(words_per_tr=[["a"], ["b"], []], onsets_per_tr=[[0.2], [1.9], []])
+    assert [round(one.start, 3) for one in words_by_tr(Path("w.tsv"), run, 1.5)] == [0.2, 1.9]

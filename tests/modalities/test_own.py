@@ -76,3 +76,17 @@ def test_files_that_do_not_fit(study_folder: Path, tmp_path: Path, demo_config: 
     paths.create(config)
     with pytest.raises(DataError, match="has 30 rows of 0.5 s; run run1 has 64 TRs of 1.5 s"):
         preprocess.run(config, paths)
+
+
+def test_rows_at_another_rate_are_not_taken_for_trs(
+    study_folder: Path, tmp_path: Path, demo_config: str
+) -> None:
+    for run, trs in (("run1", 64), ("run2", 40)):
+        np.save(tmp_path / f"long_{run}.npy", np.ones((3 * trs, 2), np.float32))
+    long = options(study_folder, tmp_path / "s.zarr", files=f"'{tmp_path}/long_{{run}}.npy'")
+    config = io.load(Path(demo_config), long)
+    paths = RunPaths(tmp_path / "run")
+    paths.create(config)
+    with pytest.raises(DataError, match="has 192 rows of 1.5 s; run run1 has 64 TRs") as caught:
+        preprocess.run(config, paths)
+    assert "features.arousal.rate" in caught.value.hint

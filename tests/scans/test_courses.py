@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from giblet_hpc.errors import ConfigError, DataError
 from giblet_hpc.scans import courses
 from giblet_hpc.scans.files import StudyScans
 from giblet_hpc.scans.masks import mask_array
+from giblet_hpc.scans.tables import Columns
 from giblet_hpc.scans.volumes import Grid
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.study_files import StudyFiles
@@ -136,3 +138,29 @@ def test_a_run_whose_length_is_not_given(config: RunConfig) -> None:
     study = config.study.model_copy(update={"runs": (run,)})
     with pytest.raises(ConfigError, match="`trs` is needed"):
         study_scans(config.model_copy(update={"study": study})).rows_in_file("a")
+
+
+def test_what_a_run_stands_for_is_part_of_its_provenance(config: RunConfig, tmp_path: Path) -> None:
+    """Another array of the same file is other data."""
+    random = np.random.default_rng(0)
+    with h5py.File(tmp_path / "s1.h5", "w") as file:
+        for name in "ab":
+            file[f"task-{name}"] = random.standard_normal((12, 4)).astype(np.float32)
+    bold = config.bold.model_copy(update={"files": "s{subject}.h5", "dataset": "task-{run}"})
+
+    def fingerprints(label: str) -> tuple[str, str]:
+        run = config.study.runs[0].model_copy(update={"label": label})
+        study = config.study.model_copy(update={"runs": (run,)})
+        own = config.model_copy(update={"bold": bold, "study": study})
+        files = StudyFiles(own.study, own.bold)
+        scans = StudyScans(own, files, files.subjects, {"a": 12}, Columns(4))
+        store = FeatureStore(tmp_path / "f.zarr")
+        store.plan([])
+        digests = Digests(store)
+        mask = mask_array(scans, digests)
+        arrays = courses.course_arrays(scans, digests, mask=mask, voxels=4)["1", "a"]
+        return mask.fingerprint, arrays.zscored.fingerprint
+
+    first, second = fingerprints("a"), fingerprints("b")
+    assert first[0] != second[0]
+    assert first[1] != second[1]

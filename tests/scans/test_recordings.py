@@ -99,3 +99,11 @@ def test_labels_in_the_space_of_the_scans(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4)), tmp_path / "m.nii")
     with pytest.raises(DataError, match="holds voxels"):
         recordings.read_labels(tmp_path, "m.nii", Columns(8))
+
+
+def test_a_tr_of_one_second_counts_where_scans_are_resampled(tmp_path: Path) -> None:
+    save(tmp_path / "s1_a.nii", RANDOM.random((2, 2, 2, 90)), tr=1.0)
+    pattern = "s{subject}_{run}.nii"
+    assert opened(study(tmp_path), Bold(files=pattern)).trs("a") == 90
+    scans = opened(study(tmp_path), Bold(files=pattern, resample=True))
+    assert (scans.file_tr("a"), scans.trs("a"), scans.scanned("a")) == (1.0, 60, 90)

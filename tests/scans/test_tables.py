@@ -83,3 +83,12 @@ def test_values_are_written_by_target(tmp_path: Path) -> None:
     assert Columns.restored((4,), {}) == Columns(4)
     with pytest.raises(DataError, match="has 3 columns; the study's tables have 4"):
         Columns(4).check("x", Columns(3))
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_a_text_table_without_a_header_keeps_its_first_row(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"s{suffix}"
+    np.savetxt(path, ROWS, delimiter="\t" if suffix == ".tsv" else ",")
+    found = TableFile([path])
+    assert found.trs == len(ROWS)
+    np.testing.assert_allclose(found.rows(slice(None)), ROWS, rtol=1e-6)
