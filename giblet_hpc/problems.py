@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 from giblet_hpc import survey
-from giblet_hpc.config.bold import RUN_FIELDS
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.errors import DataError, GibletError
@@ -66,11 +65,8 @@ class _Study:
     def problems(self) -> list[DataError]:
         """Look at everything; return what is wrong, each thing once."""
         config = self._config
-        for field, paths in survey.named_files(config).items():
-            for path in paths:
-                if not path.is_file():
-                    self._note(DataError(f"{field}: no file {path}",
-                                         hint=f"correct {field}, or leave it out"))  # fmt: skip
+        for missing in survey.missing_files(config):
+            self._note(missing)
         subjects: tuple[str, ...] = ()
         files = StudyFiles(config.study, config.bold)
         with self._noting():
@@ -122,9 +118,8 @@ class _Study:
         if bold.confounds is None:
             return
         pattern = FilePattern(bold.confounds, self._config.study.root)
-        of_run = any(name in bold.confounds for name in RUN_FIELDS)
         spans: dict[str, slice] = {}
-        if of_run and not bold.one_file_a_run:
+        if bold.confounds_by_run and not bold.one_file_a_run:
             with self._noting():
                 spans = concatenated_spans(self._config.study.runs)
         for subject, own in self._recordings.items():

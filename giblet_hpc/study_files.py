@@ -42,9 +42,17 @@ class FilePattern:
         """Names of the fields."""
         return {part[1:-1] for part in PARTS.findall(self.text) if part != "*"}
 
-    def paths(self) -> list[Path]:
-        """List what matches on disk, whatever the fields hold; hidden files are left out."""
-        wanted = re.sub(r"\*+", "*", "".join(map(_escaped, _pieces(self._relative))))
+    def paths(self, given: Mapping[str, str] | None = None) -> list[Path]:
+        """List what matches on disk, whatever the other fields hold; hidden files are left out.
+
+        Parameters
+        ----------
+        given : mapping of str to str, optional
+            What some fields hold.
+        """
+        known = {f"{{{name}}}": value for name, value in (given or {}).items()}
+        pieces = [known.get(piece, piece) for piece in _pieces(self._relative)]
+        wanted = re.sub(r"\*+", "*", "".join(map(_escaped, pieces)))
         found = self._root.glob(wanted) if wanted else iter(())
         return sorted(path for path in found if not self._hidden(path))
 
@@ -184,10 +192,11 @@ class StudyFiles:
         """
         scans = self._found[subject, run][0].fields
         given = {name: scans[name] for name in pattern.fields if name in scans}
-        filled = pattern.filled({**self._given(run), **given, "subject": subject})
+        given = {**self._given(run), **given, "subject": subject}
+        filled = pattern.filled(given)
         if "*" not in str(filled):
             return filled
-        found = pattern.match(pattern.paths(), {**self._given(run), **given, "subject": subject})
+        found = pattern.match(pattern.paths(given), given)
         if len(found) != 1:
             raise DataError(
                 f"{len(found) or 'no'} files fit {pattern.text} for run {run} of subject {subject}",

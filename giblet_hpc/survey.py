@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from giblet_hpc.study_files import StudyFiles
 from giblet_hpc.subjects import find_subjects
 
 logger = logging.getLogger(__name__)
-VOTES = ("auto", "vote", "varying")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ def survey(config: RunConfig) -> Survey:
     DataError
         When a file is missing or contradicts the others.
     """
-    require_files(config)
+    if missing := missing_files(config):
+        raise missing[0]
     files = StudyFiles(config.study, config.bold)
     subjects = find_subjects(config.study, config.bold, files)
     scans = {name: open_scans(name, config.study, config.bold, files) for name in subjects}
@@ -121,12 +120,11 @@ def read_film(config: RunConfig, run: ScanRun) -> film.Film:
 
 def named_files(config: RunConfig) -> dict[str, list[Path]]:
     """Return the files that single fields name, by field: they are read long after the scans."""
-    root, mask = config.study.root, config.bold.mask
-    several = re.search(r"[{*]", mask.replace("{hemi}", ""))
+    root = config.study.root
     given = {
         "bold.regions": config.bold.regions,
         "bold.region_names": config.bold.region_names,
-        "bold.mask": None if mask in VOTES or several else mask,
+        "bold.mask": config.bold.mask if config.bold.one_mask_file else None,
         "evaluate.best_r": config.evaluate.best_r,
     }
     there = {field: str(file) for field, file in given.items() if file is not None}
@@ -138,20 +136,14 @@ def named_files(config: RunConfig) -> dict[str, list[Path]]:
     return found
 
 
-def require_files(config: RunConfig) -> None:
-    """Check that those files are there.
-
-    Raises
-    ------
-    DataError
-        When one is not.
-    """
-    for field, paths in named_files(config).items():
-        for path in paths:
-            if not path.is_file():
-                raise DataError(
-                    f"{field}: no file {path}", hint=f"correct {field}, or leave it out"
-                )
+def missing_files(config: RunConfig) -> list[DataError]:
+    """Return an error for each of those files that is not there."""
+    return [
+        DataError(f"{field}: no file {path}", hint=f"correct {field}, or leave it out")
+        for field, paths in named_files(config).items()
+        for path in paths
+        if not path.is_file()
+    ]
 
 
 def run_length(

@@ -132,3 +132,10 @@ def test_wildcards_beside_fields(tmp_path: Path, pattern: str) -> None:
     touch(tmp_path, "sub-01_task-a.npy", "sub-02_task-a.npy", "deep/sub-03_task-a.npy")
     found = StudyFiles(study(tmp_path), Bold(files=pattern))
     assert found.subjects == ("01", "02")
+
+
+def test_a_file_beside_the_scans_is_looked_for_where_it_can_be(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-1/x1_a.tsv", "sub-2/x2_a.tsv", "sub-1/x3_b.tsv")
+    pattern = FilePattern("sub-{subject}/x*_{run}.tsv", tmp_path)
+    assert [path.name for path in pattern.paths()] == ["x1_a.tsv", "x3_b.tsv", "x2_a.tsv"]
+    assert [path.name for path in pattern.paths({"subject": "1", "run": "b"})] == ["x3_b.tsv"]

@@ -13,6 +13,8 @@ from giblet_hpc.config.section import Count, Fraction, NonNegative, Positive, Se
 FIELDS = ("subject", "session", "run", "task", "hemi")
 """What the patterns of files may hold in braces."""
 RUN_FIELDS = ("{run}", "{task}")
+VOTES = ("auto", "vote", "varying")
+"""What `mask` may say instead of a file."""
 
 
 MOTION = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
@@ -99,6 +101,16 @@ class Bold(Section):
     def one_file_a_run(self) -> bool:
         """Whether each run has a file, or an array, of its own."""
         return any(name in text for name in RUN_FIELDS for text in (self.files, self.dataset or ""))
+
+    @property
+    def confounds_by_run(self) -> bool:
+        """Whether each run has a table of confounds of its own."""
+        return any(name in (self.confounds or "") for name in RUN_FIELDS)
+
+    @property
+    def one_mask_file(self) -> bool:
+        """Whether `mask` names one mask, rather than votes or masks by subject or run."""
+        return self.mask not in VOTES and not re.search(r"[{*]", self.mask.replace("{hemi}", ""))
 
     @model_validator(mode="after")
     def _patterns_can_be_filled(self) -> Bold:

@@ -16,10 +16,9 @@ from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.files import sha256_json
-from giblet_hpc.log import progress
 from giblet_hpc.media import encoders, film, sheets, sound
 from giblet_hpc.modalities.base import Note
-from giblet_hpc.modalities.rows import by_shard, film_inputs
+from giblet_hpc.modalities.rows import film_inputs, write_in_order
 from giblet_hpc.modalities.vectors import Vectors
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -77,16 +76,10 @@ class Hidden(Vectors):
         self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
     ) -> None:
         """Write the missing shards of a run's hidden states, in one pass from the first of them."""
-        missing = store.missing(spec)
-        if not missing:
-            return
-        first, last = spec.rows(missing[0]).start, spec.rows(missing[-1]).stop
-        every = self._states(survey, run, spec, slice(first, last))
-        rows = progress(every, label=f"{self.name} {run.name}", total=last - first)
-        for shard, values in by_shard(rows, spec, first):
-            if shard in missing:
-                store.write_shard(spec, shard, values)
-                note()
+        write_in_order(
+            lambda trs: self._states(survey, run, spec, trs), spec, store,
+            label=f"{self.name} {run.name}", note=note,
+        )  # fmt: skip
 
     def _encoder(self) -> Any:
         """Return the trained network."""

@@ -17,10 +17,9 @@ from giblet_hpc.config.features import MotionFeatures
 from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
-from giblet_hpc.log import progress
 from giblet_hpc.media import film
 from giblet_hpc.modalities.base import Note
-from giblet_hpc.modalities.rows import by_shard, film_inputs
+from giblet_hpc.modalities.rows import film_inputs, write_in_order
 from giblet_hpc.modalities.vectors import Vectors
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -65,18 +64,10 @@ class Motion(Vectors):
         self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
     ) -> None:
         """Write the missing shards of a run's energies, in one pass over the film."""
-        missing = store.missing(spec)
-        if not missing:
-            return
-        first, last = spec.rows(missing[0]).start, spec.rows(missing[-1]).stop
-        rows = progress(
-            self._rows(survey, run, first, last), label=f"{self.name} {run.name}",
-            total=last - first,
+        write_in_order(
+            lambda trs: self._rows(survey, run, trs.start, trs.stop), spec, store,
+            label=f"{self.name} {run.name}", note=note,
         )  # fmt: skip
-        for shard, values in by_shard(rows, spec, first):
-            if shard in missing:
-                store.write_shard(spec, shard, values)
-                note()
 
     def _rows(
         self, survey: Survey, run: ScanRun, first: int, last: int

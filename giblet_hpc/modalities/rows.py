@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from giblet_hpc.arrays import ArraySpec
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests
+from giblet_hpc.log import progress
+from giblet_hpc.modalities.base import Note
+from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
 
@@ -31,6 +34,38 @@ def by_shard(
             # Lets the progress display finish.
             next(rows, None)
             return
+
+
+def write_in_order(
+    rows: Callable[[slice], Iterator[NDArray[Any]]],
+    spec: ArraySpec,
+    store: FeatureStore,
+    *,
+    label: str,
+    note: Note,
+) -> None:
+    """Write the missing shards of an array whose rows are made one after the other.
+
+    Parameters
+    ----------
+    rows : callable
+        Yields the rows of some TRs: from the first that is missing to the last.
+    spec : ArraySpec
+    store : FeatureStore
+    label : str
+        Of the progress display.
+    note : callable
+        Called after each shard.
+    """
+    missing = store.missing(spec)
+    if not missing:
+        return
+    trs = slice(spec.rows(missing[0]).start, spec.rows(missing[-1]).stop)
+    shown = progress(rows(trs), label=label, total=trs.stop - trs.start)
+    for shard, values in by_shard(shown, spec, trs.start):
+        if shard in missing:
+            store.write_shard(spec, shard, values)
+            note()
 
 
 def film_inputs(survey: Survey, run: ScanRun, digests: Digests) -> dict[str, Any]:

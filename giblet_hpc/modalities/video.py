@@ -20,7 +20,6 @@ from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
-from giblet_hpc.log import progress
 from giblet_hpc.media import clips, film
 from giblet_hpc.modalities.base import (
     SPAN,
@@ -29,7 +28,7 @@ from giblet_hpc.modalities.base import (
     Note,
     moments,
 )
-from giblet_hpc.modalities.rows import by_shard, film_inputs
+from giblet_hpc.modalities.rows import by_shard, film_inputs, write_in_order
 from giblet_hpc.models.dense import JOINT, InSpan, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
@@ -72,29 +71,20 @@ class Video(Modality):
         self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note
     ) -> None:
         """Write the missing shards of a run's frames, in one pass over the film."""
-        missing = store.missing(spec)
-        if not missing:
-            return
         assert run.film is not None
-        study = survey.config.study
-        times = timing.frame_times(
-            trs=spec.shape[0], tr=study.tr, fps=self._fps(survey), skip=self.options.frame_skip
+        study, options = survey.config.study, self.options
+        file, start = study.root / run.film, run.film_start
+        times = start + timing.frame_times(
+            trs=spec.shape[0], tr=study.tr, fps=self._fps(survey), skip=options.frame_skip
         )
-        first = spec.rows(missing[0]).start
-        wanted = times[first : spec.rows(missing[-1]).stop]
-        frames = film.sample_frames(
-            study.root / run.film,
-            wanted.reshape(-1) + run.film_start,
-            height=self.options.height,
-            width=self.options.width,
-        )
-        rows = progress(
-            _batched(frames, spec.shape[1]), label=f"{self.name} {run.name}", total=len(wanted)
-        )
-        for shard, values in by_shard(rows, spec, first):
-            if shard in missing:
-                store.write_shard(spec, shard, values)
-                note()
+
+        def rows(trs: slice) -> Iterator[NDArray[np.uint8]]:
+            frames = film.sample_frames(
+                file, times[trs].reshape(-1), height=options.height, width=options.width
+            )
+            return _batched(frames, spec.shape[1])
+
+        write_in_order(rows, spec, store, label=f"{self.name} {run.name}", note=note)
 
     def sums(self, rows: NDArray[Any], shared: NDArray[Any] | None) -> dict[str, NDArray[Any]]:
         """Return moments of frames, (H, X, 3), as fractions of the brightest."""

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.arrays import ArraySpec
-from giblet_hpc.config.bold import RUN_FIELDS
 from giblet_hpc.config.io import plain
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import DataError
@@ -124,7 +123,7 @@ class _RunScans:
     def __init__(self, scans: StudyScans, *, subject: str, run: str) -> None:
         self._study, self._config = scans, scans.config
         self._subject, self._run = subject, run
-        self._scans = scans.open(subject)
+        self._scans = scans.open(subject, run)
         self._recording = self._scans.recordings[run]
         self.file_tr = self._scans.file_tr(run)
         """Seconds of a row."""
@@ -196,10 +195,10 @@ class _RunScans:
         assert bold.confounds is not None
         path = self._study.confounds_path(self._subject, self._run)
         found = confounds.read_regressors(path, bold, scans=self._recording.path)
-        of_run = any(name in bold.confounds for name in RUN_FIELDS)
-        expected = self._scans.scanned(self._run) if of_run else self._recording.trs
+        own = bold.confounds_by_run
+        expected = self._scans.scanned(self._run) if own else self._recording.trs
         confounds.require_rows(path, len(found.usable), self._recording.path, expected)
-        if of_run:
+        if own:
             return found
         span = self._scans.spans[self._run]
         values = None if found.values is None else found.values[span]

@@ -27,9 +27,9 @@ class StudyScans:
     space: Space
     """Where the targets of all of them lie."""
 
-    def open(self, subject: str) -> Scans:
-        """Open a subject's files."""
-        return open_scans(subject, self.config.study, self.config.bold, self.files)
+    def open(self, subject: str, run: str = "") -> Scans:
+        """Open a subject's files: of one run, or by default of all."""
+        return open_scans(subject, self.config.study, self.config.bold, self.files, only=run)
 
     def first_run(self, subject: str) -> str:
         """Return the first run that a subject has."""

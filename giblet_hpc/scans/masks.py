@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.arrays import ArraySpec
-from giblet_hpc.config.bold import Bold
+from giblet_hpc.config.bold import VOTES, Bold
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import DataError
 from giblet_hpc.files import reading, require_file
@@ -50,13 +49,13 @@ def voting(bold: Bold, space: Space) -> str:
     """Return `vote` or `varying`, where the scans themselves tell the mask; else nothing."""
     if bold.mask == "auto":
         return "vote" if space.kind == "volume" else "varying"
-    return bold.mask if bold.mask in ("vote", "varying") else ""
+    return bold.mask if bold.mask in VOTES else ""
 
 
 def mask_files(scans: StudyScans) -> list[list[Any]]:
     """Return the files of each given mask: of one, or of every subject or run."""
     bold, study = scans.config.bold, scans.config.study
-    if not set(re.findall(r"[{*][a-z]*", bold.mask)) - {"{hemi"}:
+    if bold.one_mask_file:
         return [recordings.hemisphere_files(study.root, bold.mask)]
     found = []
     for subject in scans.subjects:
@@ -102,7 +101,8 @@ class _MaskVotes:
         rule = vote_mask if voting(bold, self._scans.space) == "vote" else varying_mask
         total = np.zeros(self._scans.space.shape)
         for subject in progress(subjects, label="mask", total=len(subjects)):
-            own, run = self._scans.open(subject), self._scans.first_run(subject)
+            run = self._scans.first_run(subject)
+            own = self._scans.open(subject, run)
             try:
                 total += rule(own.rows(run)[: bold.vote_trs], bold)
             except DataError as error:

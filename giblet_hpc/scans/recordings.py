@@ -131,8 +131,19 @@ class Scans:
         return rows if own == self.tr else int(rows * own / self.tr + 1e-6)
 
 
-def open_scans(subject: str, study: Study, bold: Bold, files: StudyFiles) -> Scans:
+def open_scans(
+    subject: str, study: Study, bold: Bold, files: StudyFiles, *, only: str = ""
+) -> Scans:
     """Open a subject's files and check their space and repetition time.
+
+    Parameters
+    ----------
+    subject : str
+    study : Study
+    bold : Bold
+    files : StudyFiles
+    only : str
+        The run that is opened; by default all.
 
     Raises
     ------
@@ -142,6 +153,8 @@ def open_scans(subject: str, study: Study, bold: Bold, files: StudyFiles) -> Sca
     opened: dict[Any, Recording] = {}
     recordings = {}
     for run in study.runs:
+        if only and run.name != only:
+            continue
         key = (files.of(subject, run.name), run.name if bold.dataset else "")
         if key not in opened:
             recording = open_run(subject, run, study, bold, files=files)

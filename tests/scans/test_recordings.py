@@ -107,3 +107,17 @@ def test_a_tr_of_one_second_counts_where_scans_are_resampled(tmp_path: Path) -> 
     assert opened(study(tmp_path), Bold(files=pattern)).trs("a") == 90
     scans = opened(study(tmp_path), Bold(files=pattern, resample=True))
     assert (scans.file_tr("a"), scans.trs("a"), scans.scanned("a")) == (1.0, 60, 90)
+
+
+def test_one_run_opens_its_own_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        save(tmp_path / f"s1_{name}.nii", RANDOM.random((2, 2, 2, 6)))
+    seen = []
+    real = recordings.open_recording
+    monkeypatch.setattr(
+        recordings, "open_recording", lambda paths, *more: seen.append(paths) or real(paths, *more)
+    )
+    own, bold = study(tmp_path, "a", "b", "c"), Bold(files="s{subject}_{run}.nii")
+    scans = recordings.open_scans("1", own, bold, StudyFiles(own, bold), only="b")
+    assert list(scans.recordings) == ["b"]
+    assert seen == [(tmp_path / "s1_b.nii",)]
