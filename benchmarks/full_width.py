@@ -25,7 +25,7 @@ import torch
 
 from giblet_hpc.config import io
 from giblet_hpc.evaluation import scores
-from giblet_hpc.evaluation.baselines import write_ridge
+from giblet_hpc.evaluation.baselines import Baselines
 from giblet_hpc.evaluation.prediction import predict_test
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
@@ -139,9 +139,9 @@ def main() -> None:
         predictor.model.eval()
         folder = Path(name)
         peak.phase("predictions", lambda: predict_test(predictor, fold.test, folder, WORLD))
-        peak.phase("ridge", lambda: write_ridge(
-            config, study, predictor.modalities, fold, path=folder / "ridge.npy", world=WORLD,
-        ))  # fmt: skip
+        peak.phase("ridge and a control", lambda: Baselines(
+            config, study, predictor.modalities, fold, world=WORLD,
+        ).write(folder))  # fmt: skip
         made = {n: np.load(folder / f"{f}.npy", mmap_mode="r")
                 for n, f in (("model", "predictions"), ("ridge", "ridge"))}  # fmt: skip
         maps = peak.phase("scores", lambda: scores.score_maps(study, fold.test, made, WORLD))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from giblet_hpc.config.split import Split
 from giblet_hpc.config.study import ScanRun, Study
@@ -46,6 +47,8 @@ class Fold(NamedTuple):
     """TRs that choose the best epoch."""
     test: tuple[Block, ...]
     """TRs that score, and serve nothing else."""
+    within: str | None = None
+    """The fold whose training TRs this one divides: what it predicts is out of fold there."""
 
 
 def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[Fold, ...]:
@@ -93,7 +96,48 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
                     f"the split leaves fewer than {MINIMUM_TRS} TRs for {subset}: {blocks}",
                     hint="lower split.purge_trs or change the shares",
                 )
-    return tuple(folds)
+    inner = [one for fold in folds for one in _inner_folds(fold, split, study)]
+    return (*folds, *inner)
+
+
+def outer_folds(folds: Iterable[Fold]) -> list[Fold]:
+    """Return the folds whose test TRs score."""
+    return [fold for fold in folds if fold.within is None]
+
+
+def _inner_folds(fold: Fold, split: Split, study: Study) -> list[Fold]:
+    """Divide a fold's training TRs into blocks, each of which others' models predict.
+
+    Raises
+    ------
+    ConfigError
+        When a block, or what is left beside it, comes out shorter than eight TRs.
+    """
+    count = split.inner_blocks
+    total = sum(block.trs for block in fold.train)
+    edges = [round(total * number / count) for number in range(count + 1)] if count else []
+    found = []
+    for number, (start, stop) in enumerate(itertools.pairwise(edges)):
+        tests, train, before = [], [], 0
+        for block in fold.train:
+            first = block.start + min(max(start - before, 0), block.trs)
+            last = block.start + min(max(stop - before, 0), block.trs)
+            before += block.trs
+            if first < last:
+                tests.append(Block(block.run, first, last))
+                train += _without(block, first, last, split.purge_trs)
+            else:
+                train.append(block)
+        whole = [block for block in train if block.trs >= MINIMUM_TRS]
+        kept = _cut_shown(whole, tests, study, split.purge_trs)
+        if not kept or sum(block.trs for block in tests) < MINIMUM_TRS:
+            raise ConfigError(
+                f"split.inner_blocks {count} leaves fewer than {MINIMUM_TRS} TRs",
+                hint="fewer of them, or a smaller split.purge_trs",
+            )
+        name = "-".join(filter(None, [fold.name, f"inner-{number + 1}"]))
+        found.append(Fold(name, kept, fold.validation, tuple(tests), fold.name))
+    return found
 
 
 def _shown_once(fold: Fold, study: Study, purge: int) -> Fold:
@@ -223,13 +267,14 @@ def save_folds(folds: Iterable[Fold], file: Path, *, purge_trs: int) -> None:
 
 def load_folds(file: Path) -> tuple[Fold, ...]:
     """Read the division from a file."""
+
+    def blocks(rows: Iterable[Iterable[Any]]) -> tuple[Block, ...]:
+        return tuple(Block(*row) for row in rows)
+
     return tuple(
         Fold(
-            fold["name"],
-            *(
-                tuple(Block(*block) for block in fold[subset])
-                for subset in ("train", "validation", "test")
-            ),
+            fold["name"], blocks(fold["train"]), blocks(fold["validation"]), blocks(fold["test"]),
+            fold["within"],
         )
         for fold in read_json(file)["folds"]
-    )
+    )  # fmt: skip

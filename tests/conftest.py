@@ -33,7 +33,8 @@ TINY = [
     "train.log_every=2",
     "split.purge_trs=6",
     "split.validation_fraction=0.25",
-    "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel}",
+    "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel, bands: equal,"
+    " partition: false}",
     "evaluate.samples=2",
 ]
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 from giblet_hpc.config.split import Split
 from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.splits import Block, Fold, load_folds, make_folds, repeats_of, save_folds
+from giblet_hpc.splits import (
+    Block,
+    Fold,
+    load_folds,
+    make_folds,
+    outer_folds,
+    repeats_of,
+    save_folds,
+)
 from giblet_hpc.training.windows import covering_windows, epoch_windows
 
 RUNS = ("a", "b", "c")
@@ -176,3 +185,30 @@ def test_the_same_file_by_another_name_and_the_same_task(tmp_path: Path) -> None
     tasks = tuple(ScanRun(name=n, task="life", session=n) for n in "ab")
     twice = Study(name="s", tr=1.5, runs=tasks)
     assert len(repeats_of(blocks[:2], twice)) == 1
+
+
+@pytest.mark.parametrize("scheme", ["leave-one-run-out", "blocks"])
+@pytest.mark.parametrize("count", [2, 5])
+def test_inner_folds_divide_the_training_trs(tmp_path: Path, scheme: str, count: int) -> None:
+    every = folds_of(scheme, {"a": 300, "b": 290}, inner_blocks=count)
+    outer = outer_folds(every)
+    assert outer == list(folds_of(scheme, {"a": 300, "b": 290}))
+    for fold in outer:
+        inner = [one for one in every if one.within == fold.name]
+        assert len(inner) == count
+        tested = [(b.run, tr) for one in inner for b in one.test for tr in range(b.start, b.stop)]
+        trained = [(b.run, tr) for b in fold.train for tr in range(b.start, b.stop)]
+        assert tested == trained, "each once, in their order"
+        for one in inner:
+            assert one.validation == fold.validation
+            for left, right in itertools.product(one.train, one.test):
+                apart = max(left.start - right.stop, right.start - left.stop)
+                assert left.run != right.run or apart >= 10, "purged on both sides"
+            assert {b.run for b in one.train} <= {b.run for b in fold.train}
+    save_folds(every, tmp_path / "split.json", purge_trs=10)
+    assert load_folds(tmp_path / "split.json") == every
+
+
+def test_inner_folds_that_are_too_short() -> None:
+    with pytest.raises(ConfigError, match="split.inner_blocks 40 leaves fewer than 8 TRs"):
+        folds_of("blocks", {"a": 100, "b": 100}, inner_blocks=40)

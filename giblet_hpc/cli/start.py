@@ -14,6 +14,7 @@ import click
 from giblet_hpc import findings
 from giblet_hpc.cli.common import cluster_option
 from giblet_hpc.config.cluster import Cluster
+from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError, JobError
 from giblet_hpc.jobs.doctor import examine
 from giblet_hpc.jobs.inspect import logs, status
@@ -73,6 +74,34 @@ def check_choices(profile: Cluster, options: Mapping[str, Any]) -> None:
                 f"--{option} needs a cluster; this is one machine",
                 hint="--cluster NAME chooses one; `giblet-hpc cluster detect` writes a profile",
             )
+
+
+baseline_option = click.option(
+    "--baseline-only", is_flag=True,
+    help="Ridge alone, without a network: as --set evaluate.network=false.",
+)  # fmt: skip
+
+
+def with_baseline(overrides: Sequence[str], baseline_only: bool) -> tuple[str, ...]:
+    """Return the overrides, with that of ``--baseline-only``."""
+    return (*overrides, *(("evaluate.network=false",) if baseline_only else ()))
+
+
+def without_skipped(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:
+    """Return the stages that a config needs.
+
+    Raises
+    ------
+    ConfigError
+        When none of them is.
+    """
+    left = tuple(stage for stage in stages if stage != "train" or config.evaluate.network)
+    if not left:
+        raise ConfigError(
+            "evaluate.network is false: there is no network to train",
+            hint="giblet-hpc submit evaluate scores ridge alone",
+        )
+    return left
 
 
 def check_place(folders: Sequence[Path], profile: Cluster, size: Resources) -> None:

@@ -20,6 +20,7 @@ from giblet_hpc.cli.common import (
     set_option,
 )
 from giblet_hpc.cli.start import (
+    baseline_option,
     check_choices,
     check_place,
     checks_option,
@@ -29,6 +30,8 @@ from giblet_hpc.cli.start import (
     start,
     time_option,
     wait_option,
+    with_baseline,
+    without_skipped,
 )
 from giblet_hpc.cli.target import Target
 from giblet_hpc.config.cluster import Cluster
@@ -82,6 +85,7 @@ from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
     metavar="FIELD=A,B",
     help="A run for each value: train, evaluate.",
 )
+@baseline_option
 @checks_option
 @wait_option
 @click.option("--dry-run", is_flag=True, help="Print the scripts and commands and do nothing.")
@@ -97,12 +101,14 @@ def submit_command(what: str, **options: Any) -> None:
     size = spread(profile, gpus=options["gpus"], ranks=options["ranks"], nodes=options["nodes"])
     check_choices(profile, options)
     stages = stages_of(what)
+    options["overrides"] = with_baseline(options["overrides"], options["baseline_only"])
     if options["axes"] and what != "train":
         raise ConfigError("--sweep is for `submit train`")
     if options["axes"] and options["dry_run"]:
         raise ConfigError("--dry-run shows one run's jobs: leave --sweep out")
     meant = _target(options, stages[0])
     config = meant.config or meant.paths.load_config()
+    stages = without_skipped(stages, config)
     if not options["dry_run"]:
         _refuse_what_cannot_work(meant, config, stages, profile, size, options)
     if options["dry_run"]:
@@ -247,6 +253,7 @@ def _sweep(paths: RunPaths, profile: Cluster, size: Resources, options: dict[str
 @set_option
 @runs_option
 @ranks_option
+@baseline_option
 @click.option("--rebuild", is_flag=True, help="Replace parts made with other settings.")
 def run_command(
     stage: Stage,
@@ -255,10 +262,13 @@ def run_command(
     overrides: tuple[str, ...],
     runs: Path,
     ranks: int | None,
+    baseline_only: bool,
     rebuild: bool,
 ) -> None:
     """Run a stage here and now, in the foreground."""
+    overrides = with_baseline(overrides, baseline_only)
     meant = target.find(runs, config_file, name, overrides, first=stage)
+    without_skipped((stage,), meant.config or meant.paths.load_config())
     if meant.config is None:
         require_order(meant.paths, (stage,))
     paths = meant.make()

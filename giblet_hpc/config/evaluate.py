@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from giblet_hpc.config.section import Count, Fraction, NonNegative, Positive, Section, Weight
 
@@ -20,6 +20,13 @@ class Ridge(Section):
     cross-validation inside the training TRs; 0: lags are free."""
     penalties: Literal["auto", "voxel", "one"] = "auto"
     """A penalty for each voxel, or one for all; `auto`: chosen likewise."""
+    bands: Literal["auto", "equal", "one", "voxel"] = "auto"
+    """Weights of the modalities (banded ridge): equal, the same for all voxels, or each voxel's
+    own; `auto`: chosen likewise."""
+    draws: Count = 20
+    """Weights of the modalities to choose from: equal, each alone, and drawn ones."""
+    partition: bool = True
+    """Also fit ridge without each of the modalities: what each explains that no other does."""
     components: Count = 100
     """Principal components kept of each modality."""
     alphas: tuple[Positive, ...] = tuple(10.0**k for k in range(-1, 8))
@@ -27,12 +34,22 @@ class Ridge(Section):
     folds: int = Field(default=5, ge=2)
     """Contiguous blocks of that cross-validation."""
 
+    @model_validator(mode="after")
+    def _bands_of_voxels(self) -> Self:
+        if self.bands == "voxel" and self.penalties == "one":
+            raise ValueError("bands: voxel has a penalty for each voxel: penalties: voxel or auto")
+        return self
+
 
 class Evaluate(Section):
     """How it is scored."""
 
     ridge: Ridge = Ridge()
     """The linear baseline."""
+    network: bool = True
+    """Score a network. False, or `submit --baseline-only`: ridge alone, and nothing is trained."""
+    controls: bool = True
+    """Also score what knows nothing of the stimulus, or of when it was shown."""
     samples: Count = 4
     """Test TRs whose reconstruction is drawn."""
     min_ceiling: Fraction = 0.1
@@ -41,6 +58,8 @@ class Evaluate(Section):
     """Draws of the bootstrap that gives scores their intervals; 0: none."""
     bootstrap_seconds: Positive = 30.0
     """Length of the blocks of test TRs that it draws."""
+    chance_shifts: NonNegative = 1000
+    """Shifts of predictions in time, by which is told what scores are by chance; 0: none."""
     write_scans: bool = False
     """Write each subject's predicted test TRs as NIfTI, in the units of the scans."""
     best_r: Path | None = None

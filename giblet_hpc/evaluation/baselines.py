@@ -1,33 +1,49 @@
-"""The linear baseline: ridge regression on lagged features of the same store and split."""
+"""The linear baseline: banded ridge on lagged features of the same store and split.
+
+Beside it, by the same code: the baseline without each of its bands, and controls that a score has
+to be read against.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.evaluation.blocks import FEWEST_TRS, voxel_share, write_rows
-from giblet_hpc.evaluation.penalised import fit_ridge
-from giblet_hpc.evaluation.smooth_lags import SUBJECTS, VOXELS, Prior, choose, with_prior
-from giblet_hpc.files import write_json
+from giblet_hpc.evaluation.blocks import (
+    FEWEST_TRS,
+    over_ranks,
+    scans_of,
+    valid_rows,
+    voxel_share,
+    write_rows,
+)
+from giblet_hpc.evaluation.choice import SUBJECTS, VOXELS, choose
+from giblet_hpc.evaluation.metrics import product_measure, run_rows
+from giblet_hpc.evaluation.penalised import Fitted, Prior, fit_ridge
+from giblet_hpc.evaluation.principal import principal_features
+from giblet_hpc.evaluation.smooth_lags import with_prior
+from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.modalities.base import Modality
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.timing import delayed
 from giblet_hpc.training.feed import StudyArrays
-from giblet_hpc.training.statistics import in_parts, rows_of
+from giblet_hpc.training.statistics import rows_of
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
 RESPONSE_SECONDS = 16.0
-SVD_SEED = 0
+BUMP_SECONDS = 15.0
+"""Width of the functions of time of a control that knows nothing but when a run began."""
+WITHOUT = "without-"
+TIME = "time"
 
 
 def delays_of(ridge: Ridge, tr: float) -> tuple[int, ...]:
@@ -35,97 +51,45 @@ def delays_of(ridge: Ridge, tr: float) -> tuple[int, ...]:
     return ridge.delays or tuple(range(1, math.ceil(RESPONSE_SECONDS / tr) + 1))
 
 
-def principal_features(
-    config: RunConfig,
-    study: StudyArrays,
-    modalities: Mapping[str, Modality],
-    blocks: Sequence[Block],
-) -> dict[str, NDArray[np.float32]]:
-    """Return every run's features: each modality's principal components of the training TRs.
+@dataclass(frozen=True)
+class Design:
+    """What a linear model is fitted to and predicts from.
 
-    A modality is scaled to unit total variance, its components keep their relative sizes.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (trs, components of all modalities)
+    Parameters
+    ----------
+    train, test : mapping of str to ndarray, shape (trs, columns)
+        By band.
+    delays : tuple of int
+        Of the columns; the prior acts over them.
+    prior : Prior
     """
-    from sklearn.decomposition import PCA
 
-    def features_of(rows: NDArray[Any], kind: Modality) -> NDArray[Any]:
-        return kind.baseline_features(
-            kind.inputs(rows, kind.estimates), study.shared.get(kind.name)
+    train: Mapping[str, NDArray[np.float32]]
+    test: Mapping[str, NDArray[np.float32]]
+    delays: tuple[int, ...]
+    prior: Prior
+
+    def mixed(self, tr: float) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Return the bands on which plain ridge has the prior, of training and test TRs."""
+        length = self.prior.smooth_seconds / tr
+        train, test = (
+            [with_prior(band, self.delays, length) for band in bands.values()]
+            for bands in (self.train, self.test)
         )
-
-    columns: dict[str, list[NDArray[np.float32]]] = {name: [] for name in study.runs}
-    for modality, kind in modalities.items():
-        if not kind.feeds:
-            continue
-        features = {
-            name: in_parts(run.stimulus[modality], partial(features_of, kind=kind))
-            for name, run in study.runs.items()
-        }
-        training = rows_of([features[b.run][b.start : b.stop] for b in blocks])
-        size = min(config.evaluate.ridge.components, *(n - 1 for n in training.shape))
-        pca = PCA(size, svd_solver="full" if min(training.shape) < 2000 else "randomized",
-                  random_state=SVD_SEED).fit(training)  # fmt: skip
-        divisor = math.sqrt(float(pca.explained_variance_.sum())) or 1.0
-        for name, values in features.items():
-            columns[name].append((pca.transform(values) / divisor).astype(np.float32))
-    return {name: np.concatenate(parts, axis=1) for name, parts in columns.items()}
+        return train, test
 
 
-def write_ridge(
-    config: RunConfig,
-    study: StudyArrays,
-    modalities: Mapping[str, Modality],
-    fold: Fold,
-    *,
-    path: Path,
-    world: World,
-) -> None:
-    """Write each subject's predictions as a .npy file, (subjects, test trs, voxels).
-
-    Fit on the fold's training and validation TRs, predict its test TRs; each rank does so for a
-    share of the voxels.
-
-    How smooth responses are over lags, and whether voxels share a penalty, is chosen by nested
-    cross-validation over contiguous, purged blocks of those TRs, penalties by one inside it;
-    principal components and LSA come from the training TRs alone. The choice is written beside the
-    file, as ``ridge.json``.
-    """
-    trs, subjects = sum(block.trs for block in fold.test), len(study.subjects)
-    mine = voxel_share(study.voxels, world)
-    files = [path.with_name(f"ridge-rank-{rank}.npy") for rank in range(world.size)]
-    inputs = _Inputs(config, study, modalities, fold)
-    prior = Prior(**world.broadcast(inputs.choose().facts() if world.is_main else {}))
-    if world.is_main:
-        write_json(path.with_suffix(".json"), prior.facts())
-        logger.info("ridge: %s", prior)
-    own = inputs.predictions(prior, mine)
-    write_rows(files[world.rank], (subjects, trs, mine.stop - mine.start), own)
-    world.wait()
-    if world.is_main:
-        ranks = [np.load(file, mmap_mode="r") for file in files]
-        rows = (
-            np.concatenate([part[subject, tr] for part in ranks])
-            for subject in range(subjects)
-            for tr in range(trs)
-        )
-        write_rows(path, (subjects, trs, study.voxels), rows)
-        for file in files:
-            file.unlink()
-    world.wait()
-
-
-class _Inputs:
-    """A fold's lagged features, and the scans that go with them.
+class Baselines:
+    """A fold's linear models; ranks share the voxels.
 
     Parameters
     ----------
     config : RunConfig
     study : StudyArrays
     modalities : mapping of str to Modality
+        Bound to the fold's estimates.
     fold : Fold
+    world : World
     """
 
     def __init__(
@@ -134,59 +98,183 @@ class _Inputs:
         study: StudyArrays,
         modalities: Mapping[str, Modality],
         fold: Fold,
+        *,
+        world: World,
     ) -> None:
-        self._options, self._tr, self._study = config.evaluate.ridge, config.study.tr, study
+        self._config, self._study, self._fold, self._world = config, study, fold, world
+        self._options, self._tr = config.evaluate.ridge, config.study.tr
         self._delays = delays_of(self._options, self._tr)
         self._used = (*fold.train, *fold.validation)
-        features = principal_features(config, study, modalities, fold.train)
+        self._features = principal_features(
+            study, modalities, fold.train, components=self._options.components
+        )
+        self.prior = Prior()
+        self.bands = tuple(next(iter(self._features.values())))
 
-        def lagged(blocks: Sequence[Block]) -> NDArray[np.float32]:
-            every = [delayed(features[b.run][b.start : b.stop], self._delays) for b in blocks]
-            return rows_of(every)
+    def names(self) -> list[str]:
+        """Return the models there are beside ridge itself."""
+        parts = [f"{WITHOUT}{band}" for band in self.bands] if len(self.bands) > 1 else []
+        wanted = parts if self._options.partition else []
+        return [*wanted, *((TIME,) if self._config.evaluate.controls else ())]
 
-        self._fitted, self._tests = lagged(self._used), lagged(fold.test)
+    def write(self, folder: Path) -> None:
+        """Write ``NAME.npy`` of each model, (subjects, test trs, voxels), where it is not there.
 
-    def choose(self) -> Prior:
-        """Choose the prior by some voxels of some subjects."""
-        step = max(1, self._study.voxels // VOXELS)
-        everyone = range(len(self._study.subjects))
-        some = [number for number in everyone if self._scanned(number)][:SUBJECTS]
-        pairs = [self._scans(subject, slice(0, None, step)) for subject in some]
-        scans, valid = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        return choose(self._fitted, scans, valid, self._options, delays=self._delays, tr=self._tr)
-
-    def _scanned(self, subject: int) -> bool:
-        """Whether a subject has scans enough to fit a model to."""
-        runs = self._study.runs
-        there = [runs[b.run].valid[subject, b.start : b.stop].sum() for b in self._used]
-        return sum(map(int, there)) >= FEWEST_TRS
-
-    def _scans(self, subject: int, voxels: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        runs = self._study.runs
-        if voxels.step is None:
-            scans = [runs[b.run].bold[subject, b.start : b.stop, voxels] for b in self._used]
-        else:
-            scans = [runs[b.run].bold[subject, b.start : b.stop][:, voxels] for b in self._used]
-        valid = [runs[b.run].valid[subject, b.start : b.stop] for b in self._used]
-        return rows_of(scans), rows_of(valid)
-
-    def predictions(self, prior: Prior, voxels: slice) -> Iterator[NDArray[np.float32]]:
-        """Yield each subject's predictions of some voxels, (test trs, voxels).
-
-        NaN of a subject without scans to fit a model to.
+        Fit on the fold's training and validation TRs. How smooth responses are over lags, what
+        voxels share, and how bands are weighed is chosen by nested cross-validation over
+        contiguous, purged blocks of those TRs, penalties by one inside it; principal components
+        and LSA come from the training TRs alone. The choice is written beside the predictions, as
+        ``ridge.json``; what each band adds to the explained variance as ``product.npz``.
         """
-        length, purge = prior.smooth_seconds / self._tr, max(self._delays)
-        inputs = with_prior(self._fitted, self._delays, length)
-        tests = with_prior(self._tests, self._delays, length)
+        self.prior = self._known_prior(folder / "ridge.json")
+        for name in ("ridge", *self.names()):
+            if not self._world.broadcast((folder / f"{name}.npy").is_file()):
+                self._write(name, self._design(name, self.prior), folder)
+
+    def write_apart(
+        self, folder: Path, prior: Prior, train: Sequence[Block], test: Sequence[Block]
+    ) -> None:
+        """Write ridge's predictions of some TRs, ``ridge.npy``, fitted on others alone."""
+        path = folder / "ridge.npy"
+        if not self._world.broadcast(path.is_file()):
+            design = Design(self._lagged(train), self._lagged(test), self._delays, prior)
+            self._save(path, _trs(test), (row for row, _ in self._models(design, train)))
+
+    def _known_prior(self, file: Path) -> Prior:
+        if not self._world.broadcast(file.is_file()):
+            found = self._choose() if self._world.is_main else None
+            if found is not None:
+                logger.info("ridge: %s", found)
+                write_json(file, found.facts())
+            self._world.wait()
+        return Prior(**read_json(file))
+
+    def _choose(self) -> Prior:
+        """Choose the prior by some voxels of some subjects."""
+        everyone = range(len(self._study.subjects))
+        some = [number for number in everyone if self._scanned(number, self._used)][:SUBJECTS]
+        pairs = [scans_of(self._study, subject, self._used, self._sample()) for subject in some]
+        lagged = list(self._lagged(self._used).values())
+        scans, valid = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        return choose(lagged, scans, valid, self._options, delays=self._delays, tr=self._tr)
+
+    def _design(self, name: str, prior: Prior) -> Design:
+        if name == TIME:
+            bumps = [{name: self._bumps(blocks)} for blocks in (self._used, self._fold.test)]
+            return Design(bumps[0], bumps[1], (0,), Prior())
+        train, test = self._lagged(self._used), self._lagged(self._fold.test)
+        left = name.removeprefix(WITHOUT)
+        kept = [band for band in self.bands if band != left]
+        return Design(
+            {band: train[band] for band in kept}, {band: test[band] for band in kept},
+            self._delays, prior,
+        )  # fmt: skip
+
+    def _lagged(self, blocks: Sequence[Block]) -> dict[str, NDArray[np.float32]]:
+        """Return the lagged features of blocks, by band."""
+        return {
+            band: rows_of([
+                delayed(self._features[b.run][band][b.start : b.stop], self._delays)
+                for b in blocks
+            ])
+            for band in self.bands
+        }  # fmt: skip
+
+    def _bumps(self, blocks: Sequence[Block]) -> NDArray[np.float32]:
+        """Return Gaussian functions of the time since each run began, (trs, functions)."""
+        width = BUMP_SECONDS / self._tr
+        last = max(run.valid.shape[1] for run in self._study.runs.values())
+        centres = np.arange(0, last, width)
+        times = np.concatenate([np.arange(b.start, b.stop) for b in blocks])
+        apart = np.subtract.outer(times, centres) / width
+        return np.exp(-0.5 * apart**2).astype(np.float32)
+
+    def _write(self, name: str, design: Design, folder: Path) -> None:
+        study, test = self._study, self._fold.test
+        mine = voxel_share(study.voxels, self._world)
+        product = name == "ridge" and len(design.train) > 1
+        maps = {band: np.full((len(study.subjects), study.voxels), 0.0) for band in design.train}
+
+        def rows() -> Iterator[NDArray[np.float32]]:
+            for subject, (predicted, model) in enumerate(self._models(design, self._used)):
+                if product:
+                    found = self._product(subject, predicted, model, design)
+                    for band, values in zip(design.train, found, strict=True):
+                        maps[band][subject, mine] = values
+                yield predicted
+
+        self._save(folder / f"{name}.npy", _trs(test), rows())
+        if product:
+            whole = {band: over_ranks(values, self._world) for band, values in maps.items()}
+            if self._world.is_main:
+                write_with(
+                    folder / "product.npz",
+                    lambda handle: np.savez(handle, **whole),  # type: ignore[arg-type]
+                )
+
+    def _product(
+        self, subject: int, predicted: NDArray[np.float32], model: Fitted | None, design: Design
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield what each band adds to R2, of a rank's voxels."""
+        mine = voxel_share(self._study.voxels, self._world)
+        measured, valid = scans_of(self._study, subject, self._fold.test, mine)
+        tests = design.mixed(self._tr)[1]
+        for number in range(len(tests)):
+            if model is None:
+                yield np.full(measured.shape[1], np.nan)
+                continue
+            part = model.part(tests, number)
+            yield product_measure(part, predicted, measured, valid, run_rows(self._fold.test))
+
+    def _models(
+        self, design: Design, used: Sequence[Block]
+    ) -> Iterator[tuple[NDArray[np.float32], Fitted | None]]:
+        """Yield each subject's predictions of a rank's voxels, (test trs, voxels), and its model.
+
+        NaN, and none, of a subject without scans to fit a model to.
+        """
+        mine = voxel_share(self._study.voxels, self._world)
+        train, test = design.mixed(self._tr)
         for subject in range(len(self._study.subjects)):
-            scans, valid = self._scans(subject, voxels)
-            if not scans.shape[1]:
-                yield np.empty((len(tests), 0), np.float32)
+            scans, valid = scans_of(self._study, subject, used, mine)
+            shape = (len(test[0]), scans.shape[1])
+            if not scans.shape[1] or not self._scanned(subject, used):
+                yield np.full(shape, np.nan, np.float32), None
                 continue
-            if not self._scanned(subject):
-                yield np.full((len(tests), scans.shape[1]), np.nan, np.float32)
-                continue
+            sample, _ = scans_of(self._study, subject, used, self._sample())
             model = fit_ridge(
-                inputs[valid], scans[valid], self._options, purge=purge, one=prior.one_penalty
+                [band[valid] for band in train], scans[valid], self._options,
+                purge=max(design.delays), prior=design.prior, sample=sample[valid],
+            )  # fmt: skip
+            yield model.predict(test), model
+
+    def _save(self, path: Path, trs: int, own: Iterable[NDArray[np.float32]]) -> None:
+        """Write all ranks' voxels of all subjects as one file."""
+        subjects, world = len(self._study.subjects), self._world
+        mine = voxel_share(self._study.voxels, world)
+        files = [path.with_name(f"{path.stem}-rank-{rank}.npy") for rank in range(world.size)]
+        write_rows(files[world.rank], (subjects, trs, mine.stop - mine.start), own)
+        world.wait()
+        if world.is_main:
+            ranks = [np.load(file, mmap_mode="r") for file in files]
+            rows = (
+                np.concatenate([part[subject, tr] for part in ranks])
+                for subject in range(subjects)
+                for tr in range(trs)
             )
-            yield np.asarray(model.predict(tests), dtype=np.float32)
+            write_rows(path, (subjects, trs, self._study.voxels), rows)
+            for file in files:
+                file.unlink()
+        world.wait()
+
+    def _sample(self) -> slice:
+        """Return voxels at even distances, the same on every rank."""
+        return slice(0, None, max(1, self._study.voxels // VOXELS))
+
+    def _scanned(self, subject: int, blocks: Sequence[Block]) -> bool:
+        """Whether a subject has scans enough to fit a model to."""
+        return int(valid_rows(self._study, subject, blocks).sum()) >= FEWEST_TRS
+
+
+def _trs(blocks: Sequence[Block]) -> int:
+    return sum(block.trs for block in blocks)

@@ -11,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from giblet_hpc.files import write_with
+from giblet_hpc.splits import Block
+from giblet_hpc.training.feed import StudyArrays
+from giblet_hpc.training.statistics import rows_of
 from giblet_hpc.training.world import World
 
 VOXELS = 4096
@@ -30,6 +33,23 @@ def voxel_share(voxels: int, world: World) -> slice:
     """Return which of the voxels are a rank's to compute."""
     edges = [rank * voxels // world.size for rank in (world.rank, world.rank + 1)]
     return slice(*edges)
+
+
+def scans_of(
+    study: StudyArrays, subject: int, blocks: Sequence[Block], voxels: slice
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return a subject's scans of some blocks, (trs, voxels), and which of the TRs have one."""
+    runs = study.runs
+    if voxels.step is None:
+        scans = [runs[b.run].bold[subject, b.start : b.stop, voxels] for b in blocks]
+    else:
+        scans = [runs[b.run].bold[subject, b.start : b.stop][:, voxels] for b in blocks]
+    return rows_of(scans), valid_rows(study, subject, blocks)
+
+
+def valid_rows(study: StudyArrays, subject: int, blocks: Sequence[Block]) -> NDArray[np.bool_]:
+    """Return which TRs of some blocks a subject has a scan of, (trs,)."""
+    return rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
 
 
 def over_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:

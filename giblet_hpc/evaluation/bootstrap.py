@@ -11,22 +11,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.blocks import over_ranks, voxel_blocks, voxel_share
-from giblet_hpc.evaluation.metrics import demeaned
+from giblet_hpc.evaluation.blocks import (
+    over_ranks,
+    scans_of,
+    valid_rows,
+    voxel_blocks,
+    voxel_share,
+)
+from giblet_hpc.evaluation.metrics import demeaned, fisher_z, run_rows
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
-from giblet_hpc.training.statistics import rows_of
 from giblet_hpc.training.world import World
 
 FEWEST_BLOCKS = 8
 """Blocks of TRs below which an interval would say nothing."""
 LEVEL = (2.5, 97.5)
-LARGEST_R = 0.999999
 DIGITS = 5
 """Of an interval's ends: what the number of ranks may change lies beyond."""
 
@@ -101,8 +104,7 @@ def draw_scores(
     Draws or None
         None where none are asked for, or there are too few blocks.
     """
-    edges = np.cumsum([0, *(block.trs for block in blocks)])
-    runs = [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    runs = run_rows(blocks)
     parts = tr_blocks(runs, length)
     everyone = range(len(study.subjects)) if scored is None else scored
     subjects, regions = len(everyone), len(members)
@@ -112,10 +114,9 @@ def draw_scores(
     drawn = _times(random, len(parts), count)
     z = {name: np.zeros((subjects, count + 1, regions)) for name in predictions}
     for place, subject in enumerate(everyone):
-        valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
+        valid = valid_rows(study, subject, blocks)
         for chosen in voxel_blocks(voxel_share(study.voxels, world)):
-            rows = [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
-            measured = demeaned(rows_of(rows), valid, runs)
+            measured = demeaned(scans_of(study, subject, blocks, chosen)[0], valid, runs)
             inside = members[:, chosen].T.astype(np.float32)
             for name, predicted in predictions.items():
                 made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
@@ -147,41 +148,13 @@ def _fisher(
 
     spread = np.sqrt(sums(made * made) * sums(measured * measured))
     r = np.divide(sums(made * measured), spread, out=np.zeros_like(spread), where=spread > 1e-9)
-    return np.arctanh(np.clip(r, -LARGEST_R, LARGEST_R), out=r)
+    return fisher_z(r)
 
 
 def interval(values: NDArray[np.float64]) -> list[float]:
     """Return the ends of the 95 % percentile interval of draws, without the data themselves."""
     low, high = np.percentile(values[1:], LEVEL)
     return [round(float(low), DIGITS), round(float(high), DIGITS)]
-
-
-def add_intervals(rows: Sequence[dict[str, Any]], draws: Draws) -> None:
-    """Add to each region's row the intervals of both predictors and of their difference."""
-    model, ridge = draws.over_all("model"), draws.over_all("ridge")
-    for number, row in enumerate(rows):
-        difference = model[:, number] - ridge[:, number]
-        row["model_r_interval"] = interval(model[:, number])
-        row["ridge_r_interval"] = interval(ridge[:, number])
-        row["difference"] = round(float(difference[0]), DIGITS)
-        row["difference_interval"] = interval(difference)
-        row["verdict"] = verdict(row["difference_interval"])
-
-
-def subject_rows(draws: Draws, subjects: Sequence[str]) -> list[dict[str, Any]]:
-    """Return each subject's scores over all voxels, with intervals over blocks of TRs."""
-    rows = []
-    for number, name in enumerate(subjects):
-        model = draws.of_subject("model", number)[:, 0]
-        ridge = draws.of_subject("ridge", number)[:, 0]
-        rows.append({
-            "subject": name,
-            "model_r": float(model[0]), "model_r_interval": interval(model),
-            "ridge_r": float(ridge[0]), "ridge_r_interval": interval(ridge),
-            "difference": round(float(model[0] - ridge[0]), DIGITS),
-            "difference_interval": interval(model - ridge),
-        })  # fmt: skip
-    return rows
 
 
 def verdict(difference: Sequence[float]) -> str:

@@ -38,6 +38,16 @@ WORKS = {
         title="High Fidelity Neural Audio Compression", where="arXiv:2210.13438", year="2022",
         doi="10.48550/arXiv.2210.13438",
     ),
+    "breiman1996": Work(
+        short="Breiman 1996", kind="article", author="Breiman, Leo", title="Stacked regressions",
+        where="Machine Learning 24:49-64", year="1996", doi="10.1007/BF00117832",
+    ),
+    "nichols2002": Work(
+        short="Nichols & Holmes 2002", kind="article",
+        author="Nichols, Thomas E. and Holmes, Andrew P.",
+        title="Nonparametric permutation tests for functional neuroimaging: a primer with examples",
+        where="Human Brain Mapping 15:1-25", year="2002", doi="10.1002/hbm.1058",
+    ),
     "dupre2022": Work(
         short="Dupré la Tour et al. 2022", kind="article",
         author="Dupré la Tour, Tom and Eickenberg, Michael and Nunez-Elizalde, Anwar O. and "

@@ -18,6 +18,14 @@ DPI = 110
 SHARED_PERCENTILE = 99.0
 """Of |r| of both predictors: where the colours of their maps end."""
 ALIKE = 1e-12
+LABELS = {"model": "network", "ridge": "ridge", "combined": "network and ridge"}
+OFFSETS = (-0.2, 0.0, 0.2)
+MAPS = {"model": "1-network", "ridge": "2-ridge", "combined": "4-network-and-ridge"}
+
+
+def _there(scores: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of the predictors that have an r."""
+    return {name: label for name, label in LABELS.items() if f"{name}_r" in scores}
 
 
 def save_figure(folder: Path, name: str, figure: Any) -> None:
@@ -56,11 +64,12 @@ def training_figure(metrics: Path) -> Any:
     return figure
 
 
-def histogram_figure(model_r: NDArray[Any], ridge_r: NDArray[Any]) -> Any:
-    """Draw the distributions of voxel r."""
+def histogram_figure(arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """Draw the distributions of voxel r of the predictors that there are."""
     figure = new_figure(5, 2.4)
     axis = figure.subplots()
-    for values, label in ((model_r, "network"), (ridge_r, "ridge")):
+    for name, label in _there(arrays).items():
+        values = arrays[f"{name}_r"]
         flat = values[np.isfinite(values)]
         if np.ptp(flat) < ALIKE:
             # A histogram of one value would divide by its width.
@@ -74,11 +83,11 @@ def histogram_figure(model_r: NDArray[Any], ridge_r: NDArray[Any]) -> Any:
 
 
 def subjects_figure(rows: list[dict[str, Any]]) -> Any:
-    """Draw each subject's score with its interval, of the network beside ridge."""
+    """Draw each subject's score with its interval, of the predictors beside each other."""
     figure = new_figure(max(4.0, 0.45 * len(rows) + 1.5), 2.6)
     axis = figure.subplots()
-    for offset, (key, label) in zip((-0.12, 0.12), (("model", "network"), ("ridge", "ridge")),
-                                    strict=True):  # fmt: skip
+    used = _there(rows[0])
+    for offset, (key, label) in zip(OFFSETS[-len(used) :], used.items(), strict=True):
         middle = np.array([row[f"{key}_r"] for row in rows])
         ends = np.array([row[f"{key}_r_interval"] for row in rows]).T
         axis.errorbar(np.arange(len(rows)) + offset, middle, yerr=np.abs(ends - middle),
@@ -100,20 +109,21 @@ def save_maps(
     ----------
     folder : Path
     arrays : mapping of str to ndarray, shape (subjects, voxels) or (voxels,)
-        ``model_r``, ``ridge_r``; ``ceiling`` where there is one.
+        ``NAME_r`` of the predictors that there are; ``ceiling`` where there is one.
     mask : ndarray of bool, in the shape of the space
     space : Space
     """
-    model, ridge = (np.nanmean(arrays[name], axis=0) for name in ("model_r", "ridge_r"))
-    limit = float(np.percentile(np.abs([model, ridge]), SHARED_PERCENTILE))
-    apart = model - ridge
+    means = {name: np.nanmean(arrays[f"{name}_r"], axis=0) for name in _there(arrays)}
+    limit = float(np.percentile(np.abs(list(means.values())), SHARED_PERCENTILE))
     drawn = [
-        ("map-1-network", model, "network: mean r", "r", limit),
-        ("map-2-ridge", ridge, "ridge: mean r", "r", limit),
-        ("map-3-difference", apart, "network minus ridge", "difference of r", 0.0),
+        (f"map-{MAPS[name]}", mean, f"{LABELS[name]}: mean r", "r", limit)
+        for name, mean in means.items()
     ]
+    if "model" in means:
+        apart = means["model"] - means["ridge"]
+        drawn.append(("map-3-difference", apart, "network minus ridge", "difference of r", 0.0))
     if "ceiling" in arrays:
-        drawn.append(("map-4-ceiling", arrays["ceiling"], "noise ceiling", "r", 0.0))
+        drawn.append(("map-5-ceiling", arrays["ceiling"], "noise ceiling", "r", 0.0))
     for name, values, title, label, shared in drawn:
         ends = shared or float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
         figure = space.draw(values, mask, limit=ends, label=label)

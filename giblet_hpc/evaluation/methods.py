@@ -133,15 +133,32 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
         f"The split left {config.split.purge_trs} TRs between parts of a run. Scores are Pearson "
         "correlations over time on all test TRs at once, after removing each run's mean, averaged "
         "over voxels and subjects as Fisher z.",
-        f"The linear baseline is ridge regression [@dupre2022] on lags of {min(delays)} to "
+        f"The linear baseline is banded ridge regression [@dupre2022] on lags of {min(delays)} to "
         f"{max(delays)} TRs of at most {options.ridge.components} principal components a modality, "
         "with a smooth prior over lags [@goutte2000]; its length scale, and whether voxels share a "
-        "penalty, were chosen by nested cross-validation over purged contiguous blocks of training "
-        "and validation TRs, penalties by one inside it.",
+        "penalty and weights of the modalities, were chosen by nested cross-validation over purged "
+        "contiguous blocks of training and validation TRs, penalties and weights by one inside it.",
         "The noise ceiling comes from the correlation between subjects on the test TRs "
         "[@nastase2019] [@schoppe2016]; where that is not above chance (courses shifted around in "
         "time, false discovery rate 5 %) there is none.",
     ]
+    if options.network:
+        held_out = (
+            f"{config.split.inner_blocks} blocks of training TRs, each predicted by networks and "
+            "ridge of the others"
+            if config.split.inner_blocks
+            else "validation TRs"
+        )
+        said.append(
+            "Network and ridge together are ridge plus the network's difference from it times a "
+            f"gate of each region, from 0 to 1, by least squares on {held_out} [@breiman1996]."
+        )
+    if options.chance_shifts:
+        said.append(
+            f"Scores by chance come from {options.chance_shifts:,} shifts of the predictions "
+            "around in their run, the same for all voxels and subjects; voxels are corrected by "
+            "the false discovery rate and by the largest voxel [@nichols2002]."
+        )
     if options.bootstrap_draws:
         said.append(
             f"Intervals (95 %) come from {options.bootstrap_draws:,} draws of blocks of "

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from giblet_hpc.splits import Block
+
+Floating = TypeVar("Floating", np.float32, np.float64)
+LARGEST_R = 0.999999
+
+
+def run_rows(blocks: Sequence[Block]) -> list[slice]:
+    """Return the rows of each block among the test TRs, one after the other."""
+    edges = np.cumsum([0, *(block.trs for block in blocks)])
+    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def demeaned(
@@ -72,6 +85,31 @@ def r_squared(
     return np.asarray(1 - share)
 
 
+def product_measure(
+    part: NDArray[np.floating],
+    predicted: NDArray[np.floating],
+    measured: NDArray[np.floating],
+    valid: NDArray[np.bool_],
+    runs: Sequence[slice],
+) -> NDArray[np.float64]:
+    """Return what a part of a prediction adds to its R2: sum part (2 y - prediction) / sum y^2.
+
+    Over parts that add up to the prediction, it adds up to R2, after removing each run's mean
+    (Pratt 1987, Proceedings of the Second International Tampere Conference in Statistics, 245; for
+    banded ridge, Dupré la Tour et al. 2022, NeuroImage 264:119728). 0 where the measured course is
+    constant.
+    """
+    p, made, y = (demeaned(values, valid, runs) for values in (part, predicted, measured))
+    total = (y * y).sum(0)
+    added = (p * (2 * y - made)).sum(0)
+    return np.asarray(np.divide(added, total, out=np.zeros(len(total)), where=total > 1e-12))
+
+
+def fisher_z(r: NDArray[Floating]) -> NDArray[Floating]:
+    """Return Fisher z of correlations, in their place; finite for a correlation of 1 too."""
+    return np.arctanh(np.clip(r, -LARGEST_R, LARGEST_R, out=r), out=r)
+
+
 def fisher_mean(r: NDArray[np.floating]) -> float:
     """Average correlations as Fisher z; NaN, of subjects that are not scored, does not count."""
-    return float(np.tanh(np.nanmean(np.arctanh(np.clip(r, -0.999999, 0.999999)))))
+    return float(np.tanh(np.nanmean(fisher_z(np.array(r, np.float64)))))

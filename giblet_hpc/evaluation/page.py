@@ -16,6 +16,7 @@ from giblet_hpc.config.io import dump
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.evaluation import citations, methods
+from giblet_hpc.evaluation.tables import PRODUCT
 from giblet_hpc.files import read_json, write_text
 from giblet_hpc.findings import Finding, worst
 from giblet_hpc.health import Health
@@ -28,12 +29,28 @@ COLUMNS = (
     ("ridge_r", "ridge r", ".3f"),
     ("difference", "difference", "+.3f"),
     ("verdict", "network is", "s"),
+    ("combined_r", "both together r", ".3f"),
+    ("gain", "both - ridge", "+.3f"),
     ("model_r2", "network R²", ".3f"),
     ("ridge_r2", "ridge R²", ".3f"),
     ("ceiling", "ceiling", ".3f"),
     ("normalised_r", "r / ceiling", ".2f"),
     ("best_r", "best r", ".3f"),
     ("share_of_best", "r / best r", ".2f"),
+)
+CONTROLS = (
+    ("model_r", "network r", ".3f"),
+    ("model_chance", "by chance below", ".3f"),
+    ("model_p", "p", ".3f"),
+    ("model_significant", "voxels above chance", ".0%"),
+    ("model_above_largest", "above the largest by chance", ".0%"),
+    ("ridge_r", "ridge r", ".3f"),
+    ("ridge_chance", "by chance below", ".3f"),
+    ("ridge_p", "p", ".3f"),
+    ("ridge_significant", "voxels above chance", ".0%"),
+    ("ridge_above_largest", "above the largest by chance", ".0%"),
+    ("time_r", "time in the run alone r", ".3f"),
+    ("previous_r", "scan of the TR before r", ".3f"),
 )
 ALT = {
     "training": "Three panels over steps: components of the training loss; error of the scans and "
@@ -44,7 +61,9 @@ ALT = {
     "map-1-network": "Axial slices from bottom to top: mean r of the network in each voxel",
     "map-2-ridge": "Axial slices from bottom to top: mean r of ridge, in the network's colours",
     "map-3-difference": "Axial slices from bottom to top: r of the network minus r of ridge",
-    "map-4-ceiling": "Axial slices from bottom to top: noise ceiling of each voxel",
+    "map-4-network-and-ridge": "Axial slices from bottom to top: mean r of network and ridge "
+    "together, in the network's colours",
+    "map-5-ceiling": "Axial slices from bottom to top: noise ceiling of each voxel",
 }
 SAMPLE = (
     "A test TR ({0}): each modality as it was shown and as it is reconstructed, and one subject's "
@@ -56,9 +75,15 @@ WORDS = {"ok": "healthy", "warn": "healthy, with remarks", "fail": "this could n
          "skipped": "too early to say"}  # fmt: skip
 
 
-def table_cells(rows: Sequence[Mapping[str, Any]], first: str) -> tuple[list[str], list[list[str]]]:
+Table = tuple[list[str], list[list[str]]]
+"""Headings, and the cells of each row."""
+
+
+def table_cells(
+    rows: Sequence[Mapping[str, Any]], first: str, columns: Sequence[tuple[str, str, str]] = COLUMNS
+) -> Table:
     """Return the headings and the formatted cells of a table, its first column's name given."""
-    used = [column for column in COLUMNS if column[0] in rows[0]]
+    used = [column for column in columns if column[0] in rows[0]]
     body = [[str(row[first]), *(_cell(row, key, form) for key, _, form in used)] for row in rows]
     return [first, *(title for _, title, _ in used)], body
 
@@ -99,9 +124,24 @@ def remarks_of(fold: Mapping[str, Any]) -> list[str]:
         if what.startswith("error") and value >= AT_CHANCE:
             said.append(f"{name}: the reconstruction is no better than the training mean, whatever "
                         "is predicted of the brain.")  # fmt: skip
-    if "difference" not in fold["rows"][0]:
+    if "ridge_r_interval" not in fold["rows"][0]:
         said.append("Too few test TRs for intervals: differences may be chance.")
     return said
+
+
+def _parts(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return the table of what each modality explains in ridge; None of a single modality."""
+    names = [key.removeprefix(PRODUCT) for key in rows[0] if key.startswith(PRODUCT)]
+    columns = [("ridge_r", "ridge r", ".3f"), ("ridge_r2", "ridge R²", ".3f")]
+    columns += [(f"unique-{name}", f"r that only {name} adds", "+.3f") for name in names]
+    columns += [(f"{PRODUCT}{name}", f"{name}'s part of R²", ".3f") for name in names]
+    return table_cells(rows, "region", columns) if names else None
+
+
+def _controls(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return the table of scores by chance and of controls; None where there are none."""
+    known = {"model_p", "ridge_p", "time_r", "previous_r"} & set(rows[0])
+    return table_cells(rows, "region", CONTROLS) if known else None
 
 
 def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,6 +155,7 @@ def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[s
         **fold,
         "anchor": f"fold-{fold['fold'] or 'all'}",
         "headings": headings, "cells": cells, "subject_table": subjects,
+        "controls": _controls(fold["rows"]), "parts": _parts(fold["rows"]),
         "health": found, "health_word": WORDS[worst(found)] if found else "",
         "remarks": remarks_of(fold),
         "scores": [one for one in shown if one["name"] in ("subjects", "histogram")],

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import ceiling as ceilings
 from giblet_hpc.evaluation import metrics
-from giblet_hpc.evaluation.blocks import FEWEST_TRS, over_ranks, voxel_blocks, voxel_share
+from giblet_hpc.evaluation.blocks import (
+    FEWEST_TRS,
+    over_ranks,
+    scans_of,
+    valid_rows,
+    voxel_blocks,
+    voxel_share,
+)
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training.feed import StudyArrays
-from giblet_hpc.training.statistics import rows_of
 from giblet_hpc.training.world import World
 
 Maps = dict[str, NDArray[np.float64]]
 ALL = "all voxels"
-
-
-def test_rows(blocks: Sequence[Block]) -> list[slice]:
-    """Return the rows of each run among the test TRs, one after the other."""
-    edges = np.cumsum([0, *(block.trs for block in blocks)])
-    return [slice(int(a), int(b)) for a, b in itertools.pairwise(edges)]
 
 
 def score_maps(
@@ -53,7 +52,7 @@ def score_maps(
         ``<predictor>_r`` and ``<predictor>_r2``, shape (subjects, voxels); NaN of subjects that are
         not scored.
     """
-    runs = test_rows(blocks)
+    runs = metrics.run_rows(blocks)
     subjects, voxels = len(study.subjects), study.voxels
     chosen_subjects = range(subjects) if scored is None else scored
     maps = {
@@ -65,10 +64,7 @@ def score_maps(
         values[[n for n in range(subjects) if n not in chosen_subjects]] = np.nan
     mine = voxel_blocks(voxel_share(voxels, world))
     for subject, chosen in itertools.product(chosen_subjects, mine):
-        valid = rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
-        measured = rows_of(
-            [study.runs[b.run].bold[subject, b.start : b.stop, chosen] for b in blocks]
-        )
+        measured, valid = scans_of(study, subject, blocks, chosen)
         for name, predicted in predictions.items():
             made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
             maps[f"{name}_r"][subject, chosen] = metrics.pearson(made, measured, valid, runs)
@@ -80,7 +76,7 @@ def scored_subjects(study: StudyArrays, fold: Fold) -> list[int]:
     """Return who has scans to train on, and scans to test on: the others cannot be scored."""
 
     def scans(blocks: Sequence[Block], subject: int) -> int:
-        return sum(int(study.runs[b.run].valid[subject, b.start : b.stop].sum()) for b in blocks)
+        return int(valid_rows(study, subject, blocks).sum())
 
     return [
         number
@@ -127,12 +123,13 @@ def ceiling_map(
     for viewings in groups:
         found = np.zeros((4, everyone.voxels))
         valid = np.stack([
-            np.concatenate([everyone.runs[b.run].valid[subject, b.start : b.stop] for b in shown])
-            for subject, shown in viewings
+            valid_rows(everyone, subject, shown) for subject, shown in viewings
         ])  # fmt: skip
         for chosen in voxel_blocks(voxel_share(everyone.voxels, world)):
-            scans = np.stack([_scans(everyone, viewing, chosen) for viewing in viewings])
-            rows = test_rows(viewings[0][1])
+            scans = np.stack([
+                scans_of(everyone, subject, shown, chosen)[0] for subject, shown in viewings
+            ])  # fmt: skip
+            rows = metrics.run_rows(viewings[0][1])
             found[:, chosen] = ceilings.shared_and_chance(scans, valid, rows)
         parts.append(over_ranks(found, world))
     trs = [sum(block.trs for block in viewings[0][1]) for viewings in groups]
@@ -158,14 +155,6 @@ def _watched_together(everyone: StudyArrays, blocks: Sequence[Block]) -> list[li
     ]
 
 
-def _scans(everyone: StudyArrays, viewing: Viewing, voxels: slice) -> NDArray[np.float32]:
-    """Read what a subject's scans were while it saw something, (trs, voxels)."""
-    subject, shown = viewing
-    return np.concatenate(
-        [everyone.runs[b.run].bold[subject, b.start : b.stop, voxels] for b in shown]
-    )
-
-
 def members_of(
     labels: NDArray[np.int32] | None, names: Mapping[str, str], voxels: int
 ) -> dict[str, NDArray[np.bool_]]:
@@ -184,49 +173,3 @@ def members_of(
         for label in np.unique(labels[labels > 0]):
             members[names.get(str(label), str(label))] = labels == label
     return members
-
-
-def region_rows(
-    maps: Maps,
-    *,
-    ceiling: NDArray[np.float64] | None,
-    best: NDArray[np.float64] | None,
-    members: Mapping[str, NDArray[np.bool_]],
-    min_ceiling: float,
-) -> list[dict[str, Any]]:
-    """Return one row for all voxels and one for each region.
-
-    Parameters
-    ----------
-    maps : dict
-        From :func:`score_maps`.
-    ceiling : ndarray, shape (voxels,), optional
-    best : ndarray, shape (subjects or 1, voxels), optional
-        The best r where the truth is known.
-    members : mapping of str to ndarray of bool, shape (voxels,)
-        From :func:`members_of`.
-    min_ceiling : float
-        Voxels with a lower ceiling get no normalised r.
-    """
-    rows = []
-    for name, chosen in members.items():
-        row: dict[str, Any] = {"region": name, "voxels": int(chosen.sum())}
-        for predictor in ("model", "ridge"):
-            r = maps[f"{predictor}_r"][:, chosen]
-            row[f"{predictor}_r"] = metrics.fisher_mean(r)
-            row[f"{predictor}_median_r"] = float(np.nanmedian(r))
-            row[f"{predictor}_r2"] = float(np.nanmean(maps[f"{predictor}_r2"][:, chosen]))
-        if ceiling is not None:
-            row["ceiling"] = float(ceiling[chosen].mean())
-            good = chosen & (ceiling > min_ceiling)
-            row["normalised_r"] = (
-                float(np.nanmean(maps["model_r"][:, good] / ceiling[good])) if good.any() else None
-            )
-        if best is not None:
-            there = np.asarray(np.isfinite(maps["model_r"]).all(axis=1))
-            own = best[there] if len(best) == len(there) else best
-            reachable = metrics.fisher_mean(own[:, chosen])
-            row["best_r"] = reachable
-            row["share_of_best"] = row["model_r"] / reachable if reachable > 0.01 else None
-        rows.append(row)
-    return rows

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from giblet_hpc.config.run import RunConfig
 
 Stage = Literal["preprocess", "train", "evaluate"]
+NO_NETWORK = "no network is asked for"
 STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
 FORMAT = 2
 """Layout of run folders. Others are refused."""
@@ -249,6 +250,7 @@ class RunPaths:
             make_private_folder(self.root)
             write_json(self.format, {"format": FORMAT})
             io.save(config, self.config)
+            self.skip_training(not config.evaluate.network)
 
     def require_same(self, config: RunConfig) -> None:
         """Check that the run, if it exists, has this config.
@@ -270,6 +272,14 @@ class RunPaths:
                 "that shares what preprocess made; --name NEW one of its own; --force puts the old "
                 "one aside",
             )
+
+    def skip_training(self, skipped: bool) -> None:
+        """Count training as complete where no network is asked for, and as not started again."""
+        record = self.recorded_state("train")
+        if skipped and record.get("status", "not started") == "not started":
+            self.update_state("train", status="complete", skipped=True, reason=NO_NETWORK)
+        elif not skipped and record.get("skipped"):
+            self.update_state("train", status="not started", skipped=False, reason="")
 
     def update_state(self, stage: Stage, *, part: str = "", **fields: Any) -> None:
         """Change some fields of a stage's record."""
@@ -347,7 +357,8 @@ class RunPaths:
         results += [self.evaluation, self.report, *self.root.glob("metrics*.jsonl")]
         existing = [path for path in results if path.exists()]
         for stage in ("train", "evaluate"):
-            if self.stage_state(stage).get("status", "not started") != "not started":
+            state = self.stage_state(stage)
+            if state.get("status", "not started") != "not started" and not state.get("skipped"):
                 self.update_state(stage, status="not started", step=0, resumed_from=None)
         if not existing:
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.io import fingerprint
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.errors import DataError
-from giblet_hpc.evaluation import bootstrap, figures, methods, page, samples, scores
-from giblet_hpc.evaluation.baselines import delays_of, write_ridge
+from giblet_hpc.evaluation import combine, figures, methods, page, samples
+from giblet_hpc.evaluation.baselines import Baselines, delays_of
+from giblet_hpc.evaluation.fold import ScoredFold, labels_of
 from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
-from giblet_hpc.files import read_json, write_json, write_with
+from giblet_hpc.files import read_json, write_json
+from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
-from giblet_hpc.scans.recordings import hemisphere_files, open_recording
-from giblet_hpc.splits import Fold, load_folds, repeats_of
+from giblet_hpc.splits import Block, Fold, load_folds, outer_folds
 from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
-from giblet_hpc.subjects import find_subjects
 from giblet_hpc.training.feed import GROUP_MEAN, StudyArrays, load_study
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.predictor import Predictor, make_predictor
+from giblet_hpc.training.statistics import fitted_modalities
 from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 
@@ -63,33 +63,139 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
         needed = stored_bytes(config, inputs, per_subject=True)
         memory = memory_for(world, needed, place)
         everyone = load_study(config, inputs, memory=memory, per_subject=True)
-    results, strategy = [], DataParallel(world)
-    for fold in load_folds(paths.split):
-        folder = paths.evaluation / fold.name
-        statistics = statistics_of(config, paths, fold, study=study, world=world)
-        predictor = make_predictor(config, study, statistics, strategy)
-        best = paths.checkpoints(fold.name)
-        manifest = load_best(predictor, best, data=paths.data_digest())
+    results = []
+    folds = load_folds(paths.split)
+    for fold in outer_folds(folds):
+        inner = [one for one in folds if one.within == fold.name]
+        work = _FoldWork(config, paths, fold, inner, study=study, world=world)
+        scored = ScoredFold(config, study, everyone, fold, work.folder, world)
         if world.is_main:
             progress.note(phase=f"predicting {fold.name}")
-            _discard_others(folder, config, paths, checkpoints.best(best))
-        if not world.broadcast((folder / "predictions.npy").is_file()):
-            predict_test(predictor, fold.test, folder, world)
+            work.discard_others()
+        work.predict()
         if world.is_main:
             progress.note(phase=f"scoring {fold.name}")
-        _make_scores(predictor, fold, (study, everyone), folder, manifest=manifest, world=world)
+        if not world.broadcast((work.folder / "fold.json").is_file()):
+            work.compare(scored)
+        scored.write(step=work.step)
         if world.is_main:
-            results.append(_score(paths, predictor, fold, study))
+            results.append(_shown(paths, work.predictor, scored))
     if world.is_main:
         _write_results(config, paths, results)
     world.wait()
 
 
-def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Path) -> None:
-    """Remove products that another checkpoint, config or store made."""
+class _FoldWork:
+    """Makes a fold's predictions: of the network, of the linear baseline, of both together.
+
+    Parameters
+    ----------
+    config : RunConfig
+    paths : RunPaths
+    fold : Fold
+    inner : sequence of Fold
+        Those that divide its training TRs.
+    study : StudyArrays
+    world : World
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        paths: RunPaths,
+        fold: Fold,
+        inner: Sequence[Fold],
+        *,
+        study: StudyArrays,
+        world: World,
+    ) -> None:
+        self._config, self._paths, self._fold, self._inner = config, paths, fold, inner
+        self._study, self._world = study, world
+        self.folder = paths.evaluation / fold.name
+        self.predictor: Predictor | None = None
+        self.step: int | None = None
+
+    def discard_others(self) -> None:
+        """Remove products that another checkpoint, config or store made."""
+        used = [self._fold, *self._inner] if self._config.evaluate.network else []
+        best = [checkpoints.best(self._paths.checkpoints(fold.name)) for fold in used]
+        _discard_others(self.folder, self._config, self._paths, best)
+
+    def predict(self) -> None:
+        """Have the network predict the test TRs."""
+        if not self._config.evaluate.network:
+            return
+        self.predictor, self.step = self._network(self._fold)
+        self._predict_by(self.predictor, self._fold.test, self.folder)
+
+    def compare(self, scored: ScoredFold) -> None:
+        """Write what the network is held against, and both together."""
+        linear = self._linear(self._fold)
+        logger.info("ridge on %d training TRs",
+                    sum(b.trs for b in self._fold.train + self._fold.validation))  # fmt: skip
+        linear.write(self.folder)
+        path = self.folder / "combined.npy"
+        if self.predictor is None or self._world.broadcast(path.is_file()):
+            return
+        held_out = list(self._held_out(linear))
+        if not held_out:
+            logger.info("no gate between network and ridge: there are no validation TRs, and no "
+                        "split.inner_blocks")  # fmt: skip
+            return
+        labels, names = labels_of(self._config)
+        gate = combine.gates(
+            self._study, held_out, labels, scored=scored.scored(), world=self._world
+        )
+        if self._world.is_main:
+            write_json(self.folder / "gate.json", combine.by_region(gate, labels, names))
+            made = scored.predictions()
+            combine.write_combined(path, made["model"], made["ridge"], gate)
+        self._world.wait()
+
+    def _held_out(self, linear: Baselines) -> Iterable[combine.HeldOut]:
+        """Yield predictions of TRs that neither network nor ridge was fitted to."""
+        for inner in self._inner:
+            folder = self.folder / inner.name
+            predictor, _ = self._network(inner)
+            self._predict_by(predictor, inner.test, folder)
+            self._linear(inner).write_apart(folder, linear.prior, inner.train, inner.test)
+            yield _load(inner.test, folder)
+        if not self._inner and self._fold.validation:
+            assert self.predictor is not None
+            folder = self.folder / "validation"
+            self._predict_by(self.predictor, self._fold.validation, folder)
+            linear.write_apart(folder, linear.prior, self._fold.train, self._fold.validation)
+            yield _load(self._fold.validation, folder)
+
+    def _network(self, fold: Fold) -> tuple[Predictor, int]:
+        statistics = statistics_of(
+            self._config, self._paths, fold, study=self._study, world=self._world
+        )
+        predictor = make_predictor(self._config, self._study, statistics, DataParallel(self._world))
+        best = self._paths.checkpoints(fold.name)
+        manifest = load_best(predictor, best, data=self._paths.data_digest())
+        return predictor, int(manifest["step"])
+
+    def _predict_by(self, predictor: Predictor, blocks: Sequence[Block], folder: Path) -> None:
+        if not self._world.broadcast((folder / "predictions.npy").is_file()):
+            folder.mkdir(parents=True, exist_ok=True)
+            predict_test(predictor, blocks, folder, self._world)
+
+    def _linear(self, fold: Fold) -> Baselines:
+        statistics = statistics_of(
+            self._config, self._paths, fold, study=self._study, world=self._world
+        )
+        modalities = fitted_modalities(
+            modalities_of(self._config.features), self._study, statistics
+        )
+        return Baselines(self._config, self._study, modalities, fold, world=self._world)
+
+
+def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Sequence[Path]) -> None:
+    """Remove products that other checkpoints, another config or another store made."""
     made_from = {
         "inputs": read_json(paths.inputs),
-        "checkpoint": checkpoints.manifest_of(best)["files"],
+        "checkpoints": [checkpoints.manifest_of(one)["files"] for one in best],
         "config": fingerprint(config),
     }
     record = folder / "made_from.json"
@@ -100,215 +206,69 @@ def _discard_others(folder: Path, config: RunConfig, paths: RunPaths, best: Path
     write_json(record, made_from)
 
 
-def _make_scores(
-    predictor: Predictor,
-    fold: Fold,
-    studies: tuple[StudyArrays, StudyArrays],
-    folder: Path,
-    *,
-    manifest: dict[str, Any],
-    world: World,
-) -> None:
-    """Write a fold's ridge, scores and maps where they are not there yet; all ranks share in it."""
-    config, (study, everyone) = predictor.config, studies
-    ridge = folder / "ridge.npy"
-    if not world.broadcast(ridge.is_file()):
-        logger.info("ridge on %d training TRs", sum(b.trs for b in fold.train + fold.validation))
-        write_ridge(config, study, predictor.modalities, fold, path=ridge, world=world)
-    if world.broadcast((folder / "fold.json").is_file()):
-        return
-    predictions = _predictions(folder)
-    scored = scores.scored_subjects(study, fold)
-    _require_scored(study, fold, scored)
-    arrays = scores.score_maps(study, fold.test, predictions, world, scored=scored)
-    group = config.bold.mode == "cross_subject"
-    ceiling = scores.ceiling_map(
-        everyone, fold.test, world, group_mean=group, repeats=repeats_of(fold.test, config.study)
+def _load(blocks: Sequence[Block], folder: Path) -> combine.HeldOut:
+    model, ridge = (
+        np.load(folder / name, mmap_mode="r") for name in ("predictions.npy", "ridge.npy")
     )
-    members = scores.members_of(*_labels(config), study.voxels)
-    draws = bootstrap.draw_scores(
-        study, fold.test, predictions, np.stack(list(members.values())),
-        length=max(1, round(config.evaluate.bootstrap_seconds / config.study.tr)),
-        count=config.evaluate.bootstrap_draws, world=world, scored=scored,
-    )  # fmt: skip
-    if world.is_main:
-        rows = scores.region_rows(
-            arrays, ceiling=ceiling, best=_best_r(config, study), members=members,
-            min_ceiling=config.evaluate.min_ceiling,
-        )  # fmt: skip
-        names = [study.subjects[number] for number in scored]
-        subjects = bootstrap.subject_rows(draws, names) if draws else []
-        if draws is not None:
-            bootstrap.add_intervals(rows, draws)
-        saved = {**arrays, **({} if ceiling is None else {"ceiling": ceiling})}
-        _write_scores(folder, fold, study, saved, rows=(rows, subjects), manifest=manifest)
+    return combine.HeldOut(blocks, model, ridge)
 
 
-def _require_scored(study: StudyArrays, fold: Fold, scored: Sequence[int]) -> None:
-    """Say who is not scored.
-
-    Raises
-    ------
-    DataError
-        When that is everyone.
-    """
-    left = [name for number, name in enumerate(study.subjects) if number not in scored]
-    if left:
-        logger.warning("%s: not scored, for lack of scans to train on or to test on: %s",
-                       fold.name or "test", ", ".join(left))  # fmt: skip
-    if not scored:
-        raise DataError(
-            "nobody has scans both to train on and to test on",
-            hint="let split.test_runs name runs of subjects who have others too",
-        )
-
-
-def _predictions(folder: Path) -> dict[str, NDArray[np.float32]]:
-    files = {"model": "predictions.npy", "ridge": "ridge.npy"}
-    return {name: np.load(folder / file, mmap_mode="r") for name, file in files.items()}
-
-
-def _score(paths: RunPaths, predictor: Predictor, fold: Fold, study: StudyArrays) -> dict[str, Any]:
-    """Return a fold's part of the report, from its products."""
-    config = predictor.config
-    folder = paths.evaluation / fold.name
-    predictions = _predictions(folder)
-    if config.evaluate.write_scans and study.subjects != (GROUP_MEAN,):
-        _write_predicted_scans(config, study, fold, predictions["model"], folder)
+def _shown(paths: RunPaths, predictor: Predictor | None, scored: ScoredFold) -> dict[str, Any]:
+    """Return a fold's part of the report, from its products, and draw its pictures."""
+    config, folder = scored.config, scored.folder
+    made = scored.predictions()
+    if config.evaluate.write_scans and scored.study.subjects != (GROUP_MEAN,):
+        _write_predicted_scans(scored, made.get("model", made["ridge"]))
     rows = read_json(folder / "fold.json")
     with np.load(folder / "maps.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    figures = read_figures(folder)
+    _draw(paths, scored, arrays, rows["subjects"])
+    gate = read_json(folder / "gate.json") if (folder / "gate.json").is_file() else {}
+    if predictor is None:
+        return {**rows, "gate": gate, "reconstruction": []}
+    where = paths.figures(scored.fold.name)
+    figures.save_figure(where, "training", figures.training_figure(paths.metrics(scored.fold.name)))
+    for place in samples.sample_trs(scored.fold.test, config.evaluate.samples):
+        drawn = samples.sample_figure(predictor, scored.study, place, made["model"])
+        figures.save_figure(where, f"sample-{place[0].run}-TR-{place[1]:04d}", drawn)
+    scores = read_figures(folder)
     reconstruction = [
-        (f"{name}: {label}", figures[name][key])
+        (f"{name}: {label}", scores[name][key])
         for name, modality in predictor.reconstructed.items()
         for key, label in modality.labels.items()
-        if key in figures[name]
+        if key in scores[name]
     ]
-    _draw(paths, predictor, fold, study, arrays, rows["subjects"])
-    return {**rows, "reconstruction": reconstruction}
+    return {**rows, "gate": gate, "reconstruction": reconstruction}
 
 
 def _draw(
     paths: RunPaths,
-    predictor: Predictor,
-    fold: Fold,
-    study: StudyArrays,
-    arrays: dict[str, NDArray[np.float64]],
+    scored: ScoredFold,
+    arrays: Mapping[str, NDArray[np.float64]],
     subjects: list[dict[str, Any]],
 ) -> None:
-    """Write a fold's pictures."""
-    folder, predictions = paths.figures(fold.name), _predictions(paths.evaluation / fold.name)
-    figures.save_figure(folder, "training", figures.training_figure(paths.metrics(fold.name)))
-    histogram = figures.histogram_figure(arrays["model_r"], arrays["ridge_r"])
-    figures.save_figure(folder, "histogram", histogram)
+    """Write a fold's pictures of scores."""
+    where = paths.figures(scored.fold.name)
+    figures.save_figure(where, "histogram", figures.histogram_figure(arrays))
     if subjects:
-        figures.save_figure(folder, "subjects", figures.subjects_figure(subjects))
-    figures.save_maps(folder, arrays, study.mask, study.space)
-    for place in samples.sample_trs(fold.test, predictor.config.evaluate.samples):
-        drawn = samples.sample_figure(predictor, study, place, predictions["model"])
-        figures.save_figure(folder, f"sample-{place[0].run}-TR-{place[1]:04d}", drawn)
+        figures.save_figure(where, "subjects", figures.subjects_figure(subjects))
+    figures.save_maps(where, arrays, scored.study.mask, scored.study.space)
 
 
-def _write_scores(
-    folder: Path,
-    fold: Fold,
-    study: StudyArrays,
-    saved: dict[str, NDArray[np.float64]],
-    *,
-    rows: tuple[list[dict[str, Any]], list[dict[str, Any]]],
-    manifest: dict[str, Any],
-) -> None:
-    """Write a fold's maps and tables, of regions and of subjects."""
-    write_with(folder / "maps.npz", lambda handle: np.savez(handle, **saved))  # type: ignore[arg-type]
-    for name, values in saved.items():
-        mean = values if values.ndim == 1 else np.nanmean(values, axis=0)
-        study.space.write(folder / name, mean, study.mask)
-    trained = ", ".join(dict.fromkeys(block.run for block in fold.train))
-    tested = ", ".join(dict.fromkeys(block.run for block in fold.test))
-    write_json(
-        folder / "fold.json",
-        {
-            "title": f"trained on {trained}, tested on {tested}",
-            "fold": fold.name,
-            "verdict": _verdict(rows[0][0]),
-            "test_trs": sum(block.trs for block in fold.test),
-            "step": manifest["step"],
-            "rows": rows[0],
-            "subjects": rows[1],
-        },
-    )
-
-
-def _write_predicted_scans(
-    config: RunConfig,
-    study: StudyArrays,
-    fold: Fold,
-    predictions: NDArray[np.float32],
-    folder: Path,
-) -> None:
+def _write_predicted_scans(scored: ScoredFold, predictions: NDArray[np.float32]) -> None:
     """Write the predictions of each test block and subject, with the scans' mean and deviation."""
+    config, study = scored.config, scored.study
     assert config.study.store is not None
     store = FeatureStore(config.study.store)
     begin = 0
-    for block in fold.test:
+    for block in scored.fold.test:
         rows = slice(begin, begin + block.trs)
         begin = rows.stop
         for number, subject in enumerate(study.subjects):
             statistics = store.read(f"stats/{subject}/{block.run}")
             scans = restore(predictions[min(number, len(predictions) - 1), rows], statistics)
             name = f"predicted_{subject}_{block.run}_{block.start}-{block.stop}"
-            study.space.write(folder / name, scans, study.mask, tr=config.study.tr)
-
-
-def _labels(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, str]]:
-    if config.bold.regions is None:
-        return None, {}
-    assert config.study.store is not None
-    store = FeatureStore(config.study.store)
-    return store.read("regions"), dict(store.array("regions").attributes["names"])
-
-
-def _best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None:
-    """Return the known best r, (subjects, voxels); None where there is none, or not of the mean."""
-    if config.evaluate.best_r is None or study.subjects == (GROUP_MEAN,):
-        return None
-    paths = hemisphere_files(config.study.root, str(config.evaluate.best_r))
-    known = open_recording(paths)
-    study.space.check(paths[0], known.space)
-    everyone = find_subjects(config.study.model_copy(update={"subjects": "all"}), config.bold)
-    if known.trs != len(everyone):
-        raise DataError(
-            f"evaluate.best_r {paths[0]} has {known.trs} volumes; wanted is one for each of the "
-            f"{len(everyone)} subjects"
-        )
-    values = known.rows(slice(None))[:, study.mask].astype(np.float64)
-    return values[[everyone.index(name) for name in study.subjects]]
-
-
-def _verdict(row: dict[str, Any]) -> str:
-    """Say in a sentence how the network stands against the linear baseline."""
-    model, ridge = _with_interval(row, "model_r"), _with_interval(row, "ridge_r")
-    said = row.get("verdict", "")
-    if said == "better":
-        return f"The network (mean r {model}) is better than ridge ({ridge})."
-    if said == "worse":
-        return (
-            f"Ridge (mean r {ridge}) is better than the network ({model}): for prediction alone, "
-            "the linear model is the one to use."
-        )
-    if said:
-        low, high = row["difference_interval"]
-        return (
-            f"The network (mean r {model}) and ridge ({ridge}) cannot be told apart: their "
-            f"difference is {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]."
-        )
-    return f"Mean r of the network {model}, of ridge {ridge}: too few test TRs to tell them apart."
-
-
-def _with_interval(row: dict[str, Any], key: str) -> str:
-    ends = row.get(f"{key}_interval")
-    return f"{row[key]:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
+            study.space.write(scored.folder / name, scans, study.mask, tr=config.study.tr)
 
 
 def _write_results(config: RunConfig, paths: RunPaths, folds: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans import study_size
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.splits import load_folds
+from giblet_hpc.splits import load_folds, outer_folds
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import survey
 from giblet_hpc.training import checkpoint
@@ -48,7 +48,7 @@ def alignment_of(config: RunConfig, paths: RunPaths) -> Alignment:
         }
         for run, arrays in study.runs.items()
     }
-    folds = load_folds(paths.split)
+    folds = outer_folds(load_folds(paths.split))
     return Alignment(config, study, modalities_of(config.features), means=means, folds=folds)
 
 
@@ -76,7 +76,8 @@ def data_of(
     """
     return DataCheck(
         config, _study(config, paths), modalities_of(config.features),
-        folds=load_folds(paths.split), ranks=ranks, step_seconds=step_seconds, whole=whole,
+        folds=outer_folds(load_folds(paths.split)), ranks=ranks, step_seconds=step_seconds,
+        whole=whole,
     )  # fmt: skip
 
 

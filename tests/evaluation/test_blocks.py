@@ -68,7 +68,7 @@ def test_scores_by_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch
             "ridge": random.standard_normal((3, 19, 11)).astype(np.float32)}  # fmt: skip
     monkeypatch.setattr(blocks, "VOXELS", 4)
     maps = scores.score_maps(study, tests, made, ALONE)
-    rows = scores.test_rows(tests)
+    rows = metrics.run_rows(tests)
     for subject in range(3):
         measured = np.concatenate([runs[b.run].bold[subject, b.start : b.stop] for b in tests])
         valid = np.concatenate([runs[b.run].valid[subject, b.start : b.stop] for b in tests])

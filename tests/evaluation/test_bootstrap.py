@@ -10,7 +10,7 @@ from hypothesis.strategies import integers, lists
 from numpy.typing import NDArray
 from scipy.stats import pearsonr
 
-from giblet_hpc.evaluation import bootstrap
+from giblet_hpc.evaluation import bootstrap, tables
 from giblet_hpc.evaluation.metrics import fisher_mean, pearson
 from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block
@@ -108,9 +108,9 @@ def test_verdicts(model: float, ridge: float, expected: str) -> None:
     study, made = planted(0, model=model, ridge=ridge)
     rows: list[dict[str, object]] = [{"region": "all voxels"}, {"region": "early"}]
     found = drawn(study, made)
-    bootstrap.add_intervals(rows, found)
+    tables.add_intervals(rows, found)
     assert [row["verdict"] for row in rows] == [expected] * 2
-    subjects = bootstrap.subject_rows(found, study.subjects)
+    subjects = tables.subject_rows(found, study.subjects)
     assert [row["subject"] for row in subjects] == list("abcd")
     low, high = subjects[0]["model_r_interval"]
     assert low < subjects[0]["model_r"] < high

@@ -11,7 +11,8 @@ from giblet_hpc.evaluation import metrics
 from giblet_hpc.evaluation.baselines import delays_of
 from giblet_hpc.evaluation.ceiling import noise_ceiling, pairwise_correlation
 from giblet_hpc.evaluation.penalised import fit_ridge, purged_blocks
-from giblet_hpc.evaluation.scores import members_of, region_rows
+from giblet_hpc.evaluation.scores import members_of
+from giblet_hpc.evaluation.tables import region_rows
 
 RANDOM = np.random.default_rng(1)
 WHOLE = [slice(0, 60)]
@@ -85,7 +86,7 @@ def test_ceiling_is_reached_by_the_true_signal() -> None:
 def test_ridge_equals_sklearn_at_one_penalty(columns: int) -> None:
     inputs = RANDOM.standard_normal((60, columns)).astype(np.float32)
     scans = (inputs[:, :3] @ RANDOM.standard_normal((3, 4)) + 5).astype(np.float32)
-    made = fit_ridge(inputs, scans, Ridge(alphas=(10.0,)), purge=0).predict(inputs)
+    made = fit_ridge([inputs], scans, Ridge(alphas=(10.0,)), purge=0).predict([inputs])
     expected = SklearnRidge(alpha=10.0).fit(inputs, scans).predict(inputs)
     np.testing.assert_allclose(made, expected, rtol=2e-3, atol=2e-3)
 
@@ -95,7 +96,7 @@ def test_ridge_chooses_a_penalty_for_each_voxel() -> None:
     clear = inputs @ RANDOM.standard_normal((30, 1))
     noise = RANDOM.standard_normal((200, 1))
     scans = np.hstack([clear, noise]).astype(np.float32)
-    made = fit_ridge(inputs, scans, Ridge(), purge=2).predict(inputs)
+    made = fit_ridge([inputs], scans, Ridge(), purge=2).predict([inputs])
     assert np.corrcoef(made[:, 0], clear[:, 0])[0, 1] > 0.999
     assert made[:, 1].std() < 0.3 * noise.std()
 

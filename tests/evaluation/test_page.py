@@ -25,11 +25,16 @@ FOLD: dict[str, Any] = {
     "title": "<script>alert(1)</script>", "fold": "", "verdict": "equal & <b>more</b>",
     "test_trs": 4, "step": 9,
     "rows": [{"region": "<b>x</b>", "voxels": 7, "model_r": 0.5, "ridge_r": 0.2, **ENDS,
-              "verdict": "better"}],
+              "verdict": "better", "model_p": 0.001, "time_r": -0.08, "ridge_r2": 0.04,
+              "unique-text": 0.02, "unique-text_interval": [0.01, 0.03], "product-text": 0.03,
+              "product-video": 0.01}],
+    "gate": {"<b>x</b>": 0.25},
     "subjects": [{"subject": "<i>s", "model_r": 0.5, "ridge_r": 0.2, **ENDS}],
     "reconstruction": [["video: error (1 = training mean)", 0.7],
                        ["audio: error (1 = training mean or code frequencies)", 0.999]],
 }  # fmt: skip
+
+R = {"model_r": np.zeros(5), "ridge_r": np.arange(5)}
 
 
 @pytest.fixture
@@ -42,9 +47,9 @@ def evaluated(tmp_path: Path, demo_config: str) -> RunPaths:
     paths.metrics().write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     folder = paths.figures()
     figures.save_figure(folder, "training", figures.training_figure(paths.metrics()))
-    figures.save_figure(folder, "histogram", figures.histogram_figure(np.zeros(5), np.arange(5)))
+    figures.save_figure(folder, "histogram", figures.histogram_figure(R))
     figures.save_figure(folder, "subjects", figures.subjects_figure(FOLD["subjects"]))
-    figures.save_figure(folder, "sample-run1-TR-0007", figures.histogram_figure(*np.eye(2)))
+    figures.save_figure(folder, "sample-run1-TR-0007", figures.histogram_figure(R))
     mask = np.ones((2, 3, 2), bool)
     arrays = {"model_r": np.full((2, 12), 0.5), "ridge_r": np.eye(2, 12), "ceiling": np.ones(12)}
     figures.save_maps(folder, arrays, mask, Columns(mask.size))
@@ -70,6 +75,9 @@ def test_everything_is_in_the_page_and_nothing_becomes_markup(evaluated: RunPath
     assert "<script>alert" not in text
     assert "<b>x</b>" not in text and "<i>s" not in text and "<b>more" not in text
     assert "a &amp; b" in text
+    assert "&lt;b&gt;x&lt;/b&gt; 0.25" in text, "the gate"
+    assert "+0.020 [+0.010, +0.030]" in text, "what text alone explains"
+    assert "<td>-0.080</td>" in text, "a control"
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text), "nothing is fetched"
     assert text.count("<img ") == 4 + 4
     assert all(len(alt) > 30 for alt in re.findall(r'alt="([^"]*)"', text))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from giblet_hpc.evaluation import scores
+from giblet_hpc.evaluation import scores, tables
 from giblet_hpc.scans.tables import Columns
 from giblet_hpc.splits import Block, Fold
 from giblet_hpc.training.feed import RunArrays, StudyArrays
@@ -68,7 +68,7 @@ def test_who_cannot_be_scored_is_not_a_number() -> None:
     maps = scores.score_maps(own, fold.test, made, ALONE, scored=[0])
     assert np.isfinite(maps["model_r"][0]).all()
     assert np.isnan(maps["model_r"][1:]).all()
-    (row,) = scores.region_rows(
+    (row,) = tables.region_rows(
         maps, ceiling=None, best=None, members=scores.members_of(None, {}, VOXELS), min_ceiling=0.1
     )
     assert row["model_r"] == pytest.approx(1, abs=1e-3)

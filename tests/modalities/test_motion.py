@@ -12,7 +12,7 @@ from scipy.stats import gamma
 
 from giblet_hpc.config import io
 from giblet_hpc.config.features import MotionFeatures
-from giblet_hpc.evaluation.baselines import write_ridge
+from giblet_hpc.evaluation.baselines import Baselines
 from giblet_hpc.evaluation.scores import score_maps
 from giblet_hpc.files import read_json
 from giblet_hpc.media import film
@@ -100,7 +100,7 @@ def ridge_r(paths: RunPaths) -> np.ndarray:
     statistics = statistics_of(config, paths, fold, study=loaded, world=world)
     kinds = fitted_modalities(modalities_of(config.features), loaded, statistics)
     file = paths.root / "ridge.npy"
-    write_ridge(config, loaded, kinds, fold, path=file, world=world)
+    Baselines(config, loaded, kinds, fold, world=world).write(paths.root)
     return score_maps(loaded, fold.test, {"ridge": np.load(file)}, world)["ridge_r"].reshape(4, 5)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from giblet_hpc.config import io
-from giblet_hpc.evaluation import bootstrap
+from giblet_hpc.evaluation import bootstrap, tables
 from giblet_hpc.files import write_json
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
@@ -30,11 +30,11 @@ def test_the_verdict_names_the_better_one(model: float, ridge: float, said: str)
         "difference": model - ridge, "difference_interval": difference,
         "verdict": bootstrap.verdict(difference),
     }  # fmt: skip
-    assert said in evaluate._verdict(row)
+    assert said in tables.in_words(row)
 
 
 def test_without_intervals_there_is_no_verdict() -> None:
-    assert "too few test TRs" in evaluate._verdict({"model_r": 0.2, "ridge_r": 0.1})
+    assert "too few test TRs" in tables.in_words({"model_r": 0.2, "ridge_r": 0.1})
 
 
 def test_products_of_another_checkpoint_or_config_are_discarded(
@@ -50,7 +50,7 @@ def test_products_of_another_checkpoint_or_config_are_discarded(
     def kept(of: object = config) -> bool:
         folder.mkdir(exist_ok=True)
         (folder / "predictions.npy").touch()
-        evaluate._discard_others(folder, of, paths, tmp_path)  # type: ignore[arg-type]
+        evaluate._discard_others(folder, of, paths, [tmp_path])  # type: ignore[arg-type]
         return (folder / "predictions.npy").is_file()
 
     assert not kept(), "nothing says what they were made from"

@@ -15,6 +15,7 @@ from giblet_hpc.runs.paths import RunPaths
 COLUMNS = [
     ("model_r", "model r"),
     ("ridge_r", "ridge r"),
+    ("combined_r", "both r"),
     ("ceiling", "ceiling"),
     ("normalised_r", "r/ceiling"),
     ("best_r", "best r"),
@@ -78,7 +79,7 @@ def compare(runs: Sequence[RunPaths]) -> list[dict[str, Any]]:
         row["step"] = paths.stage_state("train").get("step")
         file = paths.scores
         folds = read_json(file) if file.is_file() else []
-        for key in ("model_r", "ridge_r", "ceiling"):
+        for key in ("model_r", "ridge_r", "combined_r", "ceiling"):
             values = [fold["rows"][0].get(key) for fold in folds]
             known = [value for value in values if value is not None]
             row[key] = sum(known) / len(known) if known else None

@@ -107,8 +107,11 @@ def is_replaceable(paths: RunPaths, config: RunConfig) -> bool:
 
 
 def is_rescored(paths: RunPaths, config: RunConfig) -> bool:
-    """Return whether a config differs from a trained run's in nothing but how it is scored."""
-    if paths.stage_state("train").get("status") != "complete":
+    """Return whether a config differs from a run's in nothing but how it is scored.
+
+    Of a run that is trained, or not yet: while it trains its config stays as it is.
+    """
+    if paths.stage_state("train").get("status", "not started") not in ("complete", "not started"):
         return False
     before = config_io.plain(paths.load_config())
     changed_fields = config_io.differences(before, config_io.plain(config))
@@ -116,7 +119,7 @@ def is_rescored(paths: RunPaths, config: RunConfig) -> bool:
 
 
 def rescore(paths: RunPaths, config: RunConfig) -> None:
-    """Give a trained run other settings of its evaluation, which is then to be made again.
+    """Give a run other settings of its evaluation, which is then to be made again.
 
     Raises
     ------
@@ -127,6 +130,7 @@ def rescore(paths: RunPaths, config: RunConfig) -> None:
     if held is not None:
         raise ConfigError(f"run {paths.name} is in use: {held}", hint=paths.command("cancel"))
     config_io.save(config, paths.config)
+    paths.skip_training(not config.evaluate.network)
     paths.update_state("evaluate", status="not started", reason="", hint="")
 
 
@@ -207,7 +211,7 @@ def comparison(first: RunPaths, second: RunPaths) -> dict[str, Any]:
         for fold_a, fold_b in zip(*scores, strict=True)
         for a, b in zip(fold_a["rows"], fold_b["rows"], strict=True)
         for key in ("model_r", "ridge_r")
-        if a[key] is not None and b[key] is not None
+        if a.get(key) is not None and b.get(key) is not None
     ]
     before, after = (provenance.read(paths).get("attempts", [{}])[-1] for paths in (first, second))
     keys = ("code", "packages", "image", "config", "inputs", "resources", "machine")
