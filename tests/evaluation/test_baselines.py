@@ -22,8 +22,8 @@ from giblet_hpc.training.world import World
 
 ALONE = World(0, 0, 1, torch.device("cpu"))
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
-TRS = 260
-FOLD = Fold("", (Block("a", 0, 200),), (Block("a", 210, TRS),), (Block("b", 0, TRS),))
+TRS = 500
+FOLD = Fold("", (Block("a", 0, 420),), (Block("a", 430, TRS),), (Block("b", 0, TRS),))
 RIDGE = (
     "evaluate.ridge={components: 6, smooth_seconds: [0], penalties: voxel, bands: voxel, draws: 6}"
 )
@@ -55,7 +55,7 @@ def made(config: RunConfig, study: StudyArrays, world: World = ALONE) -> baselin
     kinds = {}
     for name in BANDS:
         kind = Own(name, OwnFeatures(files="x_{run}.npy"))
-        found = kind.fit([study.runs["a"].stimulus[name][:200]], None)
+        found = kind.fit([study.runs["a"].stimulus[name][:420]], None)
         kinds[name] = kind.fitted((6,), found)
     return baselines.Baselines(config, study, kinds, FOLD, world=world)
 

@@ -141,7 +141,9 @@ def test_what_preprocess_ignores_may_be_swept(base: RunPaths, axis: str) -> None
 
 def test_a_trained_run_is_scored_with_other_settings(base: RunPaths) -> None:
     other = forks.changed(base, ["evaluate.min_ceiling=0.3"])
-    assert not forks.is_rescored(base, other), "there is nothing to score yet"
+    assert forks.is_rescored(base, other), "nothing of it is used yet"
+    base.update_state("train", status="running")
+    assert not forks.is_rescored(base, other), "what trains keeps its config"
     for stage in ("train", "evaluate"):
         base.update_state(stage, status="complete")
     assert forks.is_rescored(base, other)
