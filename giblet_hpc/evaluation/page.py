@@ -39,18 +39,18 @@ COLUMNS = (
     ("share_of_best", "r / best r", ".2f"),
 )
 CONTROLS = (
-    ("model_r", "network r", ".3f"),
-    ("model_chance", "by chance below", ".3f"),
-    ("model_p", "p", ".3f"),
-    ("model_significant", "voxels above chance", ".0%"),
-    ("model_above_largest", "above the largest by chance", ".0%"),
-    ("ridge_r", "ridge r", ".3f"),
-    ("ridge_chance", "by chance below", ".3f"),
-    ("ridge_p", "p", ".3f"),
-    ("ridge_significant", "voxels above chance", ".0%"),
-    ("ridge_above_largest", "above the largest by chance", ".0%"),
-    ("time_r", "time in the run alone r", ".3f"),
-    ("previous_r", "scan of the TR before r", ".3f"),
+    ("time_r", "r of time alone", ".3f"),
+    ("previous_r", "r of the scan before", ".3f"),
+    *(
+        (f"{name}_{key}", f"{label} {title}", form)
+        for name, label in (("model", "network"), ("ridge", "ridge"))
+        for key, title, form in (
+            ("chance", "r by chance", ".3f"),
+            ("p", "p", ".3f"),
+            ("significant", "above chance", ".0%"),
+            ("above_largest", "above the largest", ".0%"),
+        )
+    ),
 )
 ALT = {
     "training": "Three panels over steps: components of the training loss; error of the scans and "
