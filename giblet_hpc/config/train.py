@@ -66,6 +66,9 @@ class Train(Section):
     snapshot of its memory: the first, and the one after the last."""
     seed: NonNegative = 0
     """Seed of initialisation, order and dropout."""
+    seeds: Count = 1
+    """Networks that are trained alike but for their seed, from `seed` on, one after the other; what
+    they predict is averaged."""
 
     @model_validator(mode="after")
     def _profile_of_some_steps(self) -> Self:

@@ -61,6 +61,8 @@ class ScoredFold:
         }
         for file in sorted(self.folder.glob(f"{WITHOUT}*.npy")):
             found[file.stem] = np.load(file, mmap_mode="r")
+        for file in sorted(self.folder.glob(f"{tables.SEED}*/predictions.npy")):
+            found[file.parent.name] = np.load(file, mmap_mode="r")
         if self.config.evaluate.controls:
             found[TIME] = np.load(self.folder / f"{TIME}.npy", mmap_mode="r")
             found[PREVIOUS] = PreviousScan(self.study, self.fold.test)
@@ -100,6 +102,11 @@ class ScoredFold:
         predictions = self.predictions()
         maps = scores.score_maps(self.study, test, predictions, self.world, scored=scored)
         maps |= self._products()
+        maps |= {
+            f"{tables.UNIQUE}{name.removeprefix(WITHOUT)}": maps["ridge_r"] - maps[f"{name}_r"]
+            for name in predictions
+            if name.startswith(WITHOUT)
+        }
         ceiling = scores.ceiling_map(
             self.everyone, test, self.world,
             group_mean=self.config.bold.mode == "cross_subject",
@@ -153,7 +160,8 @@ class ScoredFold:
         write_with(self.folder / "maps.npz", lambda handle: np.savez(handle, **maps))  # type: ignore[arg-type]
         for name, values in maps.items():
             mean = values if values.ndim == 1 else np.nanmean(values, axis=0)
-            self.study.space.write(self.folder / name, mean, self.study.mask)
+            if tables.is_drawn(name):
+                self.study.space.write(self.folder / name, mean, self.study.mask)
         fold = self.fold
         trained = ", ".join(dict.fromkeys(block.run for block in fold.train))
         tested = ", ".join(dict.fromkeys(block.run for block in fold.test))

@@ -116,6 +116,11 @@ def of_training(config: RunConfig, *, parameters: int) -> list[str]:
         f"warm-up, {train.epochs} epochs, steps of {train.batch_windows} windows of "
         f"{train.window_trs} TRs, seed {train.seed}); the checkpoint with the least error on "
         "validation TRs was evaluated.",
+        *(
+            [f"Predictions are the mean of {train.seeds} networks with different seeds."]
+            if train.seeds > 1
+            else []
+        ),
     ]
 
 

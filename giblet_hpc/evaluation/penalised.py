@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -184,7 +185,8 @@ class _Solver:
                 [band * root for band, root in zip(bands, roots, strict=True)], axis=1
             )
 
-        kind = KernelRidgeCV if self._kernels else RidgeCV
+        # himalaya would warn that columns are fewer than TRs, which `KERNEL_TRS` decides.
+        kind = partial(KernelRidgeCV, warn=False) if self._kernels else RidgeCV
         model = kind(
             alphas=np.array(alphas), cv=self._blocks, fit_intercept=True,
             solver_params={**self._batches(), "local_alpha": not one},

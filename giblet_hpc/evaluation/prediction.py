@@ -156,6 +156,28 @@ def read_figures(folder: Path) -> Figures:
     return figures
 
 
+def seed_folder(folder: Path, number: int) -> Path:
+    """Return where one of several networks' predictions are kept, counted from 0."""
+    return folder / f"seed-{number + 1}"
+
+
+def average(folder: Path, places: Sequence[Path]) -> None:
+    """Write the mean of several networks' predictions; figures of reconstructions too."""
+    several = [np.load(place / "predictions.npy", mmap_mode="r") for place in places]
+    shape = several[0].shape
+    rows = (
+        np.asarray(np.mean([made[subject, tr] for made in several], axis=0, dtype=np.float64))
+        for subject, tr in np.ndindex(shape[:2])
+    )
+    found = [read_figures(place) for place in places]
+    means = {
+        name: {key: float(np.mean([one[name][key] for one in found])) for key in scores}
+        for name, scores in found[0].items()
+    }
+    write_json(folder / "reconstruction.json", means)
+    write_rows(folder / "predictions.npy", shape, rows)
+
+
 def _assemble(
     folder: Path, windows: Sequence[Window], blocks: Sequence[Block], world_size: int
 ) -> None:

@@ -13,7 +13,7 @@ from giblet_hpc.evaluation.bootstrap import DIGITS, Draws, interval, verdict
 from giblet_hpc.evaluation.chance import Chance
 from giblet_hpc.evaluation.scores import Maps
 
-WITHOUT, PRODUCT = "without-", "product-"
+WITHOUT, PRODUCT, UNIQUE, SEED = "without-", "product-", "unique-", "seed-"
 MAIN = ("model", "ridge", "combined")
 DIFFERENCES = (("difference", "model", "ridge"), ("gain", "combined", "ridge"))
 """Name of a difference, and the two predictors whose r it is of."""
@@ -47,7 +47,7 @@ def region_rows(
         row: dict[str, Any] = {"region": name, "voxels": int(chosen.sum())}
         for key, values in maps.items():
             predictor, _, score = key.rpartition("_")
-            if key.startswith(PRODUCT):
+            if key.startswith((PRODUCT, UNIQUE)):
                 row[key] = _mean(values[:, chosen])
             elif score == "r":
                 row[key] = metrics.fisher_mean(values[:, chosen])
@@ -71,6 +71,11 @@ def region_rows(
     return rows
 
 
+def is_drawn(key: str) -> bool:
+    """Whether a map is written in the space of the scans, for others to look at."""
+    return key == "ceiling" or key.startswith((PRODUCT, UNIQUE, *(f"{name}_" for name in MAIN)))
+
+
 def _mean(values: NDArray[np.float64]) -> float:
     return float(np.nanmean(values))
 
@@ -88,7 +93,7 @@ def add_intervals(rows: Sequence[dict[str, Any]], draws: Draws) -> None:
             row[f"{name}_r_interval"] = interval(scores[name][:, number])
         own = [(key, a, b) for key, a, b in DIFFERENCES if a in scores]
         parts = [name for name in scores if name.startswith(WITHOUT)]
-        own += [(f"unique-{name.removeprefix(WITHOUT)}", "ridge", name) for name in parts]
+        own += [(f"{UNIQUE}{name.removeprefix(WITHOUT)}", "ridge", name) for name in parts]
         for key, more, less in own:
             difference = scores[more][:, number] - scores[less][:, number]
             row[key] = round(float(difference[0]), DIGITS)
@@ -134,6 +139,8 @@ def subject_rows(draws: Draws, subjects: Sequence[str]) -> list[dict[str, Any]]:
 def in_words(row: Mapping[str, Any]) -> str:
     """Say how the predictors stand against each other, and against chance."""
     said = [_linear_alone(row)] if "model_r" not in row else [_against_ridge(row)]
+    if seeds := [row[key] for key in row if key.startswith(SEED) and key.endswith("_r")]:
+        said.append(f"Its {len(seeds)} seeds alone reach {min(seeds):.3f} to {max(seeds):.3f}.")
     if "gain" in row:
         said.append(_together(row))
     if "ridge_p" in row and "model_p" not in row:

@@ -21,7 +21,13 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import combine, figures, methods, page, samples
 from giblet_hpc.evaluation.baselines import Baselines, delays_of
 from giblet_hpc.evaluation.fold import ScoredFold, labels_of
-from giblet_hpc.evaluation.prediction import load_best, predict_test, read_figures
+from giblet_hpc.evaluation.prediction import (
+    average,
+    load_best,
+    predict_test,
+    read_figures,
+    seed_folder,
+)
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
@@ -33,6 +39,7 @@ from giblet_hpc.splits import Block, Fold, load_folds, outer_folds
 from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training.feed import GROUP_MEAN, StudyArrays, load_study
+from giblet_hpc.training.members import Member, members
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.predictor import Predictor, make_predictor
 from giblet_hpc.training.statistics import fitted_modalities
@@ -118,15 +125,17 @@ class _FoldWork:
     def discard_others(self) -> None:
         """Remove products that another checkpoint, config or store made."""
         used = [self._fold, *self._inner] if self._config.evaluate.network else []
-        best = [checkpoints.best(self._paths.checkpoints(fold.name)) for fold in used]
+        every = [member for fold in used for member in members(self._config, fold)]
+        best = [checkpoints.best(self._paths.checkpoints(one.fold.name)) for one in every]
         _discard_others(self.folder, self._config, self._paths, best)
 
     def predict(self) -> None:
         """Have the network predict the test TRs."""
         if not self._config.evaluate.network:
             return
-        self.predictor, self.step = self._network(self._fold)
-        self._predict_by(self.predictor, self._fold.test, self.folder)
+        first = members(self._config, self._fold)[0]
+        self.predictor, self.step = self._network(first, self._fold)
+        self._predict_by(self._fold, self._fold.test, self.folder)
 
     def compare(self, scored: ScoredFold) -> None:
         """Write what the network is held against, and both together."""
@@ -156,30 +165,39 @@ class _FoldWork:
         """Yield predictions of TRs that neither network nor ridge was fitted to."""
         for inner in self._inner:
             folder = self.folder / inner.name
-            predictor, _ = self._network(inner)
-            self._predict_by(predictor, inner.test, folder)
+            self._predict_by(inner, inner.test, folder)
             self._linear(inner).write_apart(folder, linear.prior, inner.train, inner.test)
             yield _load(inner.test, folder)
         if not self._inner and self._fold.validation:
-            assert self.predictor is not None
             folder = self.folder / "validation"
-            self._predict_by(self.predictor, self._fold.validation, folder)
+            self._predict_by(self._fold, self._fold.validation, folder)
             linear.write_apart(folder, linear.prior, self._fold.train, self._fold.validation)
             yield _load(self._fold.validation, folder)
 
-    def _network(self, fold: Fold) -> tuple[Predictor, int]:
+    def _network(self, member: Member, fold: Fold) -> tuple[Predictor, int]:
         statistics = statistics_of(
             self._config, self._paths, fold, study=self._study, world=self._world
         )
-        predictor = make_predictor(self._config, self._study, statistics, DataParallel(self._world))
-        best = self._paths.checkpoints(fold.name)
+        strategy = DataParallel(self._world)
+        predictor = make_predictor(member.config, self._study, statistics, strategy)
+        best = self._paths.checkpoints(member.fold.name)
         manifest = load_best(predictor, best, data=self._paths.data_digest())
         return predictor, int(manifest["step"])
 
-    def _predict_by(self, predictor: Predictor, blocks: Sequence[Block], folder: Path) -> None:
-        if not self._world.broadcast((folder / "predictions.npy").is_file()):
-            folder.mkdir(parents=True, exist_ok=True)
-            predict_test(predictor, blocks, folder, self._world)
+    def _predict_by(self, fold: Fold, blocks: Sequence[Block], folder: Path) -> None:
+        """Write what a fold's networks predict of some TRs, in the mean of their seeds."""
+        if self._world.broadcast((folder / "predictions.npy").is_file()):
+            return
+        every = members(self._config, fold)
+        places = [seed_folder(folder, number) for number in range(len(every))]
+        for member, place in zip(every, places if len(every) > 1 else [folder], strict=True):
+            place.mkdir(parents=True, exist_ok=True)
+            if not self._world.broadcast((place / "predictions.npy").is_file()):
+                predictor, _ = self._network(member, fold)
+                predict_test(predictor, blocks, place, self._world)
+        if len(every) > 1 and self._world.is_main:
+            average(folder, places)
+        self._world.wait()
 
     def _linear(self, fold: Fold) -> Baselines:
         statistics = statistics_of(

@@ -23,6 +23,7 @@ from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.loop import Trainer
+from giblet_hpc.training.members import members
 from giblet_hpc.training.network_size import meta_model
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.parallel import strategy_of, with_settled_mode
@@ -93,16 +94,17 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
         methods.save(paths, "train", methods.of_training(config, parameters=size))
     for fold in load_folds(paths.split):
         statistics = statistics_of(config, paths, fold, study=study, world=world)
-        trainer = Trainer(
-            config, paths, fold, study=study, statistics=statistics,
-            strategy=strategy_of(config, world), should_stop=stop,
-        )  # fmt: skip
-        if not trainer.run():
-            logger.info("stopped at step %d; the checkpoint is written", trainer.step)
-            return False
-        # The next fold's model needs its memory.
-        del trainer
-        gc.collect()
+        for member in members(config, fold):
+            trainer = Trainer(
+                member.config, paths, member.fold, study=study, statistics=statistics,
+                strategy=strategy_of(config, world), should_stop=stop,
+            )  # fmt: skip
+            if not trainer.run():
+                logger.info("stopped at step %d; the checkpoint is written", trainer.step)
+                return False
+            # The next model needs its memory.
+            del trainer
+            gc.collect()
     return True
 
 

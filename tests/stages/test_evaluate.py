@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from giblet_hpc.config import io
 from giblet_hpc.evaluation import bootstrap, tables
-from giblet_hpc.files import write_json
+from giblet_hpc.files import read_json, write_json
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.stages import evaluate
+from giblet_hpc.splits import load_folds
+from giblet_hpc.stages import evaluate, preprocess, train
+from giblet_hpc.synthetic import StudySpec, synthesize
+from giblet_hpc.training.world import World
+from tests.conftest import TINY, Cli, sets
+
+ALONE = World(0, 0, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -60,3 +69,113 @@ def test_products_of_another_checkpoint_or_config_are_discarded(
     assert kept()
     assert not kept(io.load(Path(demo_config), ["evaluate.ridge.components=5"]))
     assert (folder / "made_from.json").is_file()
+
+
+SEVERAL = [
+    "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel, bands: one, draws: 4}",
+    "evaluate.samples=1", "evaluate.bootstrap_seconds=6", "split.inner_blocks=2",
+    "train.seeds=2", "train.epochs=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    """A run with two seeds and two inner blocks, evaluated."""
+    folder = tmp_path_factory.mktemp("scored")
+    synthesize(folder / "data", StudySpec(runs=(150, 120), subjects=2, grid=(6, 7, 6)))
+    options = [f"study.root={folder / 'data'}", f"study.store={folder / 's.zarr'}", *TINY, *SEVERAL]
+    config = io.load(Path(__file__).parents[2] / "configs" / "demo.yaml", options)
+    paths = RunPaths(folder / "run")
+    paths.create(config)
+    preprocess.run(config, paths)
+    train.run(config, paths, ALONE)
+    evaluate.run(config, paths, ALONE)
+    return paths
+
+
+@pytest.mark.slow
+def test_predictions_are_the_mean_of_the_seeds(scored: RunPaths) -> None:
+    names = {"", "inner-1", "inner-2", "seed-2", "inner-1-seed-2", "inner-2-seed-2"}
+    for name in names:
+        assert (scored.checkpoints(name) / "best").is_file()
+    seeds = [np.load(scored.evaluation / f"seed-{n}" / "predictions.npy") for n in (1, 2)]
+    assert np.abs(seeds[0] - seeds[1]).max() > 1e-3
+    made = np.load(scored.evaluation / "predictions.npy")
+    np.testing.assert_allclose(made, np.mean(seeds, axis=0), atol=1e-6)
+    (fold,) = read_json(scored.scores)
+    assert "Its 2 seeds alone reach" in fold["verdict"]
+
+
+@pytest.mark.slow
+def test_the_gate_comes_from_training_trs_alone(scored: RunPaths) -> None:
+    (fold,) = read_json(scored.scores)
+    assert set(fold["gate"]) == {"video", "audio", "text", "mixed", "none"}
+    assert all(0 <= value <= 1 for value in fold["gate"].values())
+    model, ridge, both = (
+        np.load(scored.evaluation / f"{name}.npy") for name in ("predictions", "ridge", "combined")
+    )
+    low, high = np.minimum(model, ridge), np.maximum(model, ridge)
+    assert ((both >= low - 1e-5) & (both <= high + 1e-5)).all()
+    inner = [one for one in load_folds(scored.split) if one.within == ""]
+    for one in inner:
+        trs = sum(block.trs for block in one.test)
+        for name in ("predictions", "ridge"):
+            assert np.load(scored.evaluation / one.name / f"{name}.npy").shape[1] == trs
+    assert not (scored.evaluation / "validation").exists()
+
+
+@pytest.mark.slow
+def test_every_score_has_its_controls(scored: RunPaths) -> None:
+    (fold,) = read_json(scored.scores)
+    for row in fold["rows"]:
+        for key in ("time_r", "previous_r", "model_p", "ridge_chance", "combined_significant",
+                    "unique-text", "product-video", "gain"):  # fmt: skip
+            assert np.isfinite(row[key]), key
+        assert {"unique-audio_interval", "time_r_interval", "gain_interval"} <= set(row)
+    page = scored.report.read_text()
+    for heading in ("Against chance, and controls", "What each modality carries, in ridge"):
+        assert heading in page
+    assert {
+        "unique-text.nii.gz",
+        "product-video.nii.gz",
+        "combined_r.nii.gz",
+        "model_p.nii.gz",
+    } <= {file.name for file in scored.evaluation.iterdir()}
+    assert not list(scored.evaluation.glob("without-*.npy"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_makes_what_is_missing(scored: RunPaths) -> None:
+    files = ["ridge.npy", "time.npy", "inner-1/ridge.npy", "seed-2/predictions.npy"]
+    before = {name: (scored.evaluation / name).stat().st_mtime_ns for name in files}
+    scores = scored.scores.read_bytes()
+    for name in ("fold.json", "combined.npy", "inner-2/predictions.npy"):
+        (scored.evaluation / name).unlink()
+    evaluate.run(scored.load_config(), scored, ALONE)
+    assert {name: (scored.evaluation / name).stat().st_mtime_ns for name in files} == before
+    assert scored.scores.read_bytes() == scores
+
+
+@pytest.mark.slow
+def test_ridge_alone_trains_nothing_and_takes_a_network_later(
+    cli: Cli, tiny_options: list[str], demo_config: str
+) -> None:
+    options = ["--name", "r", "--config", demo_config, *sets(tiny_options), "--wait"]
+    said = cli("submit", "pipeline", *options, "--baseline-only").stderr
+    assert "submitted preprocess, evaluate of run r" in said
+    status = json.loads(cli("status", "r", "--json").stdout)
+    assert status["stages"]["train"]["reason"] == "no network is asked for"
+    assert status["next"] == ""
+    run = cli.runs / "r"
+    (fold,) = json.loads((run / "evaluation" / "scores.json").read_text())
+    assert fold["verdict"].startswith("Ridge alone: mean r ")
+    assert "model_r" not in fold["rows"][0]
+    assert not (run / "checkpoints").exists()
+    assert "Ridge alone" in (run / "report.html").read_text()
+    assert "ridge r" in cli("scores", "r").stdout
+    refused = cli("submit", "train", "--name", "r", check=False).stderr
+    assert "evaluate.network is false: there is no network to train" in refused
+    said = cli("submit", "pipeline", *options).stderr
+    assert "submitted train, evaluate of run r" in said
+    (fold,) = json.loads((run / "evaluation" / "scores.json").read_text())
+    assert "model_r" in fold["rows"][0]
