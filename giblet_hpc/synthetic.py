@@ -35,6 +35,8 @@ TOPICS = {
 PEOPLE = ("John", "Mary", "Anderson", "Lestrade", "Molly")
 COMMON = ("looks", "turns", "slowly", "speaks", "again", "then", "while", "moves", "pauses")
 BASELINE = 800.0
+STEPS = 20
+"""Of a TR, in which blood's response is computed."""
 
 
 @dataclass(frozen=True)
@@ -216,13 +218,12 @@ def _signals(
 ) -> list[NDArray[np.float64]]:
     """Return each run's noise-free courses: (trs, voxels), of standard deviation `amplitude`."""
     drivers = [_drivers(run, spec) for run in latents]
-    kernel = timing.canonical_hrf(tr=spec.tr, trs=round(30 / spec.tr))
     lengths = np.cumsum([len(run.topics) for run in latents])[:-1]
     courses = {}
     for name in ("video", "audio", "text"):
         joined = np.concatenate([driver[name] for driver in drivers])
         scaled = (joined - joined.mean(axis=0)) / joined.std(axis=0)
-        parts = [timing.convolve_causal(p, kernel) for p in np.split(scaled, lengths)]
+        parts = [_responses(p, spec.tr) for p in np.split(scaled, lengths)]
         courses[name] = np.concatenate(parts)
     courses["mixed"] = np.concatenate([courses[n] for n in ("video", "audio", "text")], axis=1)
     total = len(courses["mixed"])
@@ -235,6 +236,18 @@ def _signals(
         mixed = courses[name] @ weights
         signals[:, members] = spec.amplitude * (mixed - mixed.mean(0)) / mixed.std(0)
     return [np.roll(part, spec.shift_trs, axis=0) for part in np.split(signals, lengths)]
+
+
+def _responses(drivers: NDArray[np.float64], tr: float) -> NDArray[np.float64]:
+    """Return blood's response to what fills each TR, in the middle of the TRs, (trs, columns).
+
+    By Glover's response in small steps of time: not the one that models start from.
+    """
+    from nilearn.glm.first_level import glover_hrf
+
+    response = glover_hrf(tr, oversampling=STEPS, time_length=32.0)
+    fine = np.repeat(drivers, STEPS, axis=0)
+    return timing.convolve_causal(fine, response)[STEPS // 2 :: STEPS]
 
 
 def _write_scans(

@@ -82,8 +82,9 @@ def canonical_hrf(*, tr: float, trs: int) -> NDArray[np.float64]:
     """Return the canonical hemodynamic response on the TR grid.
 
     Difference of two gamma densities (Friston et al. 1998; SPM's defaults: peak shape 6 s,
-    undershoot shape 16 s, ratio 1/6), averaged over the seconds of each lag and scaled to sum
-    to 1. Causal: lag k holds the response to a stimulus k TRs earlier.
+    undershoot shape 16 s, ratio 1/6), scaled to sum to 1. A scan is of the middle of its TR, as
+    slice timing correction leaves it, and a stimulus fills its TR: lag k averages the response
+    from k - 1/2 to k + 1/2 TRs after the stimulus. Causal: what precedes it is 0.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def canonical_hrf(*, tr: float, trs: int) -> NDArray[np.float64]:
     -------
     ndarray, shape (trs,)
     """
-    fine = (np.arange(trs * 20) + 0.5) * tr / 20
+    fine = (np.arange(trs * 20) + 0.5) * tr / 20 - tr / 2
     response = gamma.pdf(fine, HRF_PEAK_SHAPE)
     response -= HRF_UNDERSHOOT_RATIO * gamma.pdf(fine, HRF_UNDERSHOOT_SHAPE)
     sampled = response.reshape(trs, 20).mean(axis=1)

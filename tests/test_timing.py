@@ -28,13 +28,26 @@ def test_codes_of_a_tr_do_not_drift() -> None:
     np.testing.assert_array_equal(starts, np.floor(np.arange(2000) * 112.5))
 
 
-def test_hrf_matches_an_independent_one() -> None:
-    mine = timing.canonical_hrf(tr=0.5, trs=64)
-    fine = spm_hrf(0.5, oversampling=20, time_length=32.0)
-    theirs = fine.reshape(-1, 20).mean(axis=1)
-    assert np.corrcoef(mine, theirs[:64])[0, 1] > 0.995
-    assert mine.argmax() * 0.5 == pytest.approx(5.0, abs=0.6)
+@pytest.mark.parametrize("tr", [0.72, 1.5, 2.0])
+def test_hrf_is_that_of_scans_in_the_middle_of_their_trs(tr: float) -> None:
+    """A stimulus of one TR, nilearn's response in small steps, read in the middle of each TR."""
+    steps, trs = 40, round(32 / tr)
+    mine = timing.canonical_hrf(tr=tr, trs=trs)
+    response = spm_hrf(tr, oversampling=steps, time_length=tr * trs)
+    shown = np.zeros(trs * steps)
+    shown[:steps] = 1
+    theirs = np.convolve(shown, response)[steps // 2 : trs * steps : steps]
+    np.testing.assert_allclose(mine, theirs / theirs.sum(), atol=0.004)
     assert mine.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("tr", [0.5, 1.0, 1.5, 2.0])
+def test_the_response_comes_as_late_at_every_tr(tr: float) -> None:
+    """Its centre of mass does not move with the grid."""
+    kernel = timing.canonical_hrf(tr=tr, trs=round(30 / tr))
+    fine = timing.canonical_hrf(tr=0.05, trs=600)
+    centre = (kernel * np.arange(len(kernel)) * tr).sum()
+    assert centre == pytest.approx((fine * np.arange(600) * 0.05).sum(), abs=0.03)
 
 
 def test_convolution_is_causal() -> None:
