@@ -21,7 +21,7 @@ class Split(Section):
     """Share at the end of each training part that chooses the best epoch."""
     inner_blocks: NonNegative = 0
     """Blocks of each fold's training TRs that networks are trained without, so that a gate between
-    network and ridge can be fitted on predictions of all of them: so many more trainings. 0: it is
-    fitted on the validation TRs."""
+    network and ridge can be chosen on predictions of all of them: so many more trainings. 0: it is
+    chosen on the validation TRs."""
     purge_trs: NonNegative = 10
     """TRs left out on both sides of a boundary inside a run. At least the model's memory."""

@@ -1,7 +1,9 @@
-"""Network and ridge together: ridge plus what the network adds, times a gate for each region.
+"""Network and ridge together: their mean, weighted by a gate for each region.
 
-The gate, between 0 and 1, is fitted by least squares on predictions of TRs that neither was fitted
-to (stacked regression, Breiman 1996, Machine Learning 24:49). Where it is 0, ridge stands alone.
+A region's gate, between 0 (ridge alone) and 1 (the network alone), is the one with the highest mean
+r on predictions of TRs that neither was fitted to (stacking, Breiman 1996, Machine Learning 24:49).
+Predictions count by their shape: each is brought to unit deviation over a run, since how far models
+fitted to parts of the TRs are shrunk says nothing of which is right.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation.blocks import over_ranks, scans_of, voxel_blocks, voxel_share, write_rows
-from giblet_hpc.evaluation.metrics import demeaned, run_rows
+from giblet_hpc.evaluation.metrics import demeaned, fisher_z, run_rows
 from giblet_hpc.evaluation.scores import ALL
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.world import World
 
 Predictions = NDArray[np.float32]
+GATES = np.linspace(0, 1, 21)
+DIGITS = 6
+"""Of a sum of scores: what the order of adding may change lies beyond."""
 
 
 @dataclass(frozen=True)
@@ -62,34 +67,47 @@ def gates(
     Returns
     -------
     ndarray, shape (voxels,)
-        0 where the network does not differ from ridge.
+        The least of equally good ones.
     """
-    sums = np.zeros((2, study.voxels))
+    z = np.zeros((len(GATES), study.voxels))
     for part in held_out:
+        trs = sum(block.trs for block in part.blocks)
         for chosen in voxel_blocks(voxel_share(study.voxels, world)):
             for subject in scored:
-                sums[:, chosen] += _sums(study, part, subject, chosen)
-    sums = over_ranks(sums, world)
+                z[:, chosen] += trs * _scores(study, part, subject, chosen)
+    z = over_ranks(z, world)
     region = np.zeros(study.voxels, np.int64) if labels is None else labels.astype(np.int64)
-    gain, spread = (np.bincount(region, weights=values) for values in sums)
-    gate = np.divide(gain, spread, out=np.zeros_like(gain), where=spread > 1e-9)
-    return np.clip(gate, 0, 1)[region]
+    means = np.stack([np.bincount(region, weights=values) for values in z])
+    # Rounded, so that the order in which ranks are added up does not decide between equal ones.
+    best = np.argmax(means.round(DIGITS), axis=0)
+    return GATES[best][region]
 
 
-def _sums(study: StudyArrays, part: HeldOut, subject: int, voxels: slice) -> NDArray[np.float64]:
-    """Return sum (y - ridge)(network - ridge) and sum (network - ridge)^2, (2, voxels)."""
+def _scores(study: StudyArrays, part: HeldOut, subject: int, voxels: slice) -> NDArray[np.float64]:
+    """Return Fisher z of the combination by each gate, (gates, voxels)."""
     runs = run_rows(part.blocks)
     scans, valid = scans_of(study, subject, part.blocks, voxels)
-    y = demeaned(scans, valid, runs)
+    unit = _unit(demeaned(scans, valid, runs))
     model, ridge = (
-        demeaned(np.asarray(made[min(subject, len(made) - 1), :, voxels]), valid, runs)
+        _unit(demeaned(np.asarray(made[min(subject, len(made) - 1), :, voxels]), valid, runs))
         for made in (part.model, part.ridge)
     )
     if not np.isfinite(ridge).all():
         # A subject without scans in this part to fit ridge to.
-        return np.zeros((2, y.shape[1]))
-    added = model - ridge
-    return np.stack([((y - ridge) * added).sum(0), (added * added).sum(0)])
+        return np.zeros((len(GATES), unit.shape[1]))
+    of_model, of_ridge, alike = (
+        (a * b).sum(0) for a, b in ((model, unit), (ridge, unit), (model, ridge))
+    )
+    gate = GATES[:, None]
+    norm = np.sqrt((1 - gate) ** 2 + gate**2 + 2 * gate * (1 - gate) * alike)
+    r = (1 - gate) * of_ridge + gate * of_model
+    return fisher_z(np.divide(r, norm, out=np.zeros_like(r), where=norm > 1e-6))
+
+
+def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return courses of length 1; those that are constant stay 0."""
+    length = np.sqrt((values * values).sum(0))
+    return values / np.where(length > 0, length, 1)
 
 
 def by_region(
@@ -106,14 +124,34 @@ def by_region(
 
 
 def write_combined(
-    path: Path, model: Predictions, ridge: Predictions, gate: NDArray[np.float64]
+    path: Path,
+    model: Predictions,
+    ridge: Predictions,
+    gate: NDArray[np.float64],
+    runs: Sequence[slice],
 ) -> None:
-    """Write ridge + gate (network - ridge) as a .npy file, (subjects, trs, voxels)."""
+    """Write both together as a .npy file, (subjects, trs, voxels).
 
-    def rows() -> Iterator[NDArray[np.float32]]:
+    In each run, ridge and network are brought to a common deviation, the mean of theirs weighted by
+    the gate: a gate of 0 is ridge as it is, a gate of 1 the network.
+    """
+
+    def rows() -> Iterator[NDArray[np.float64]]:
         for subject, own in enumerate(ridge):
             of_network = model[min(subject, len(model) - 1)]
-            for linear, network in zip(own, of_network, strict=True):
-                yield (linear + gate * (network - linear)).astype(np.float32)
+            for run in runs:
+                (mean, size), (mean_2, size_2) = _moments(own[run]), _moments(of_network[run])
+                shared = (1 - gate) * size + gate * size_2
+                scale, scale_2 = (np.divide(shared, one, out=np.zeros_like(one), where=one > 0)
+                                  for one in (size, size_2))  # fmt: skip
+                middle = (1 - gate) * mean + gate * mean_2
+                for linear, network in zip(own[run], of_network[run], strict=True):
+                    made = (1 - gate) * scale * (linear - mean)
+                    yield made + gate * scale_2 * (network - mean_2) + middle
 
     write_rows(path, ridge.shape, rows())
+
+
+def _moments(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and deviation over TRs, (voxels,)."""
+    return values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)

@@ -155,8 +155,8 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
             else "validation TRs"
         )
         said.append(
-            "Network and ridge together are ridge plus the network's difference from it times a "
-            f"gate of each region, from 0 to 1, by least squares on {held_out} [@breiman1996]."
+            "Network and ridge together are their mean at equal deviation, weighted by a gate of "
+            f"each region, from 0 to 1, with the highest mean r on {held_out} [@breiman1996]."
         )
     if options.chance_shifts:
         said.append(

@@ -21,6 +21,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import combine, figures, methods, page, samples
 from giblet_hpc.evaluation.baselines import Baselines, delays_of
 from giblet_hpc.evaluation.fold import ScoredFold, labels_of
+from giblet_hpc.evaluation.metrics import run_rows
 from giblet_hpc.evaluation.prediction import (
     average,
     load_best,
@@ -158,7 +159,8 @@ class _FoldWork:
         if self._world.is_main:
             write_json(self.folder / "gate.json", combine.by_region(gate, labels, names))
             made = scored.predictions()
-            combine.write_combined(path, made["model"], made["ridge"], gate)
+            runs = run_rows(self._fold.test)
+            combine.write_combined(path, made["model"], made["ridge"], gate, runs)
         self._world.wait()
 
     def _held_out(self, linear: Baselines) -> Iterable[combine.HeldOut]:

@@ -1,4 +1,4 @@
-"""The gate between ridge and network: least squares, by region, and 0 where nothing is added."""
+"""The gate between ridge and network: the best of each region, and 0 where nothing is added."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import combine
+from giblet_hpc.evaluation.metrics import demeaned, pearson
 from tests.evaluation.test_chance import ALONE, slow, study_of
 
 LABELS = np.array([1] * 5 + [2] * 5 + [0] * 2, np.int32)
@@ -34,19 +35,33 @@ def gates_of(study: object, part: combine.HeldOut, labels: NDArray[np.int32] | N
     return combine.gates(study, [part], labels, scored=everyone, world=ALONE)  # type: ignore[arg-type]
 
 
-def test_a_gate_is_the_least_squares_of_its_region() -> None:
+def test_a_gate_is_the_best_of_its_region() -> None:
+    """Against r of every combination, by hand; runs' means out, unit deviation over the part."""
     study, part, ridge, scans = held_out()
     found = gates_of(study, part)
+    runs, every = [slice(0, 200), slice(200, 400)], np.ones(400, bool)
     for label in (0, 1, 2):
         voxels = label == LABELS
-        runs = np.split(np.arange(400), 2)
-        y, n, r = (np.concatenate([v[:, rows] - v[:, rows].mean(1, keepdims=True) for rows in runs], 1)
-                   for v in (scans[..., voxels], np.repeat(part.model, 3, 0)[..., voxels],
-                             ridge[..., voxels]))  # fmt: skip
-        slope = np.linalg.lstsq((n - r).reshape(-1, 1), (y - r).ravel(), rcond=None)[0][0]
-        np.testing.assert_allclose(found[voxels], np.clip(slope, 0, 1), atol=1e-4)
+        scores = []
+        for gate in combine.GATES:
+            z = []
+            for subject in range(3):
+                network, linear = (
+                    demeaned(made[:, voxels], every, runs)
+                    for made in (part.model[0], ridge[subject])
+                )
+                both = gate * network / network.std(0) + (1 - gate) * linear / linear.std(0)
+                z.append(np.arctanh(pearson(both, scans[subject][:, voxels], every, runs)))
+            scores.append(np.mean(z))
+        assert (found[voxels] == combine.GATES[np.argmax(scores)]).all()
     assert found[0] > 0.8
     assert found[5] < 0.2
+
+
+def test_how_far_predictions_are_shrunk_does_not_matter() -> None:
+    study, part, _, _ = held_out()
+    shrunk = combine.HeldOut(part.blocks, part.model, 0.01 * part.ridge)
+    np.testing.assert_array_equal(gates_of(study, shrunk), gates_of(study, part))
 
 
 def test_what_a_network_adds_wrongly_is_left_out() -> None:
@@ -68,11 +83,25 @@ def test_subjects_whom_ridge_does_not_know_do_not_count() -> None:
 
 def test_the_combination_goes_from_ridge_to_network(tmp_path: Path) -> None:
     _, part, ridge, _ = held_out()
-    gate = np.linspace(0, 1, 12)
-    combine.write_combined(tmp_path / "c.npy", part.model, ridge, gate)
+    gate, runs = np.linspace(0, 1, 12), [slice(0, 200), slice(200, 400)]
+    combine.write_combined(tmp_path / "c.npy", part.model, 0.1 * ridge, gate, runs)
     made = np.load(tmp_path / "c.npy")
-    np.testing.assert_allclose(made, ridge + gate * (part.model - ridge), rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(made[..., 0], ridge[..., 0])
+    np.testing.assert_allclose(made[..., 0], 0.1 * ridge[..., 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made[0, :, 11], part.model[0, :, 11], rtol=1e-4, atol=1e-5)
+    for rows in runs:
+        network, linear = part.model[0, rows, 6], 0.1 * ridge[0, rows, 6]
+        size = (1 - gate[6]) * linear.std() + gate[6] * network.std()
+        shapes = [(one - one.mean()) / one.std() for one in (linear, network)]
+        expected = size * ((1 - gate[6]) * shapes[0] + gate[6] * shapes[1])
+        expected += (1 - gate[6]) * linear.mean() + gate[6] * network.mean()
+        np.testing.assert_allclose(made[0, rows, 6], expected, atol=1e-4)
+
+
+def test_a_constant_prediction_adds_nothing(tmp_path: Path) -> None:
+    _, part, ridge, _ = held_out()
+    flat = np.full_like(part.model, 2.0)
+    combine.write_combined(tmp_path / "c.npy", flat, ridge, np.full(12, 0.5), [slice(0, 400)])
+    assert np.isfinite(np.load(tmp_path / "c.npy")).all()
 
 
 @pytest.mark.parametrize("labels", [LABELS, None])

