@@ -135,7 +135,8 @@ def _inner_folds(fold: Fold, split: Split, study: Study) -> list[Fold]:
                 f"split.inner_blocks {count} leaves fewer than {MINIMUM_TRS} TRs",
                 hint="fewer of them, or a smaller split.purge_trs",
             )
-        name = "-".join(filter(None, [fold.name, f"inner-{number + 1}"]))
+        # No run's name has a plus sign: `test-a-inner-1` may be a fold that tests a run.
+        name = "+".join(filter(None, [fold.name, f"inner-{number + 1}"]))
         found.append(Fold(name, kept, fold.validation, tuple(tests), fold.name))
     return found
 

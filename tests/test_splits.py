@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from giblet_hpc.config import io
 from giblet_hpc.config.split import Split
 from giblet_hpc.config.study import ScanRun, Study
 from giblet_hpc.errors import ConfigError
@@ -20,6 +21,7 @@ from giblet_hpc.splits import (
     repeats_of,
     save_folds,
 )
+from giblet_hpc.training.members import members
 from giblet_hpc.training.windows import covering_windows, epoch_windows
 
 RUNS = ("a", "b", "c")
@@ -207,6 +209,16 @@ def test_inner_folds_divide_the_training_trs(tmp_path: Path, scheme: str, count:
             assert {b.run for b in one.train} <= {b.run for b in fold.train}
     save_folds(every, tmp_path / "split.json", purge_trs=10)
     assert load_folds(tmp_path / "split.json") == every
+
+
+def test_no_two_networks_have_the_same_name(demo_config: str) -> None:
+    """Whatever runs are called: a network is found by its fold's name."""
+    runs = {name: 300 for name in ("a", "a-inner-1", "a-seed-2", "a-inner-1-seed-2")}
+    every = folds_of("leave-one-run-out", runs, inner_blocks=2)
+    config = io.load(Path(demo_config), ["train.seeds=2"])
+    names = [member.fold.name for fold in every for member in members(config, fold)]
+    assert len(names) == len(set(names)) == 4 * 3 * 2
+    assert [member.config.train.seed for member in members(config, every[0])] == [0, 1]
 
 
 def test_inner_folds_that_are_too_short() -> None:

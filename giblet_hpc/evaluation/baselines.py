@@ -22,12 +22,13 @@ from giblet_hpc.evaluation.blocks import (
     over_ranks,
     scans_of,
     valid_rows,
+    voxel_blocks,
     voxel_share,
     write_rows,
 )
 from giblet_hpc.evaluation.choice import SUBJECTS, VOXELS, choose
 from giblet_hpc.evaluation.metrics import product_measure, run_rows
-from giblet_hpc.evaluation.penalised import Fitted, Prior, fit_ridge
+from giblet_hpc.evaluation.penalised import Fitted, Prior, fit_ridge, usable_blocks
 from giblet_hpc.evaluation.principal import principal_features
 from giblet_hpc.evaluation.smooth_lags import with_prior
 from giblet_hpc.files import read_json, write_json, write_with
@@ -128,7 +129,7 @@ class Baselines:
         """
         self.prior = self._known_prior(folder / "ridge.json")
         for name in ("ridge", *self.names()):
-            if not self._world.broadcast((folder / f"{name}.npy").is_file()):
+            if not self._made(folder / f"{name}.npy"):
                 self._write(name, self._design(name, self.prior), folder)
 
     def write_apart(
@@ -136,23 +137,32 @@ class Baselines:
     ) -> None:
         """Write ridge's predictions of some TRs, ``ridge.npy``, fitted on others alone."""
         path = folder / "ridge.npy"
-        if not self._world.broadcast(path.is_file()):
+        if not self._made(path):
             design = Design(self._lagged(train), self._lagged(test), self._delays, prior)
-            self._save(path, _trs(test), (row for row, _ in self._models(design, train)))
+            self._save_own(path, _trs(test), (row for row, _ in self._models(design, train)))
+            self._join(path, _trs(test))
+
+    def _made(self, path: Path) -> bool:
+        """Whether rank 0 finds a file: where others look, an absent one may be remembered."""
+        return self._world.broadcast(self._world.is_main and path.is_file())
 
     def _known_prior(self, file: Path) -> Prior:
-        if not self._world.broadcast(file.is_file()):
-            found = self._choose() if self._world.is_main else None
-            if found is not None:
-                logger.info("ridge: %s", found)
-                write_json(file, found.facts())
-            self._world.wait()
-        return Prior(**read_json(file))
+        facts = {}
+        if self._world.is_main and not file.is_file():
+            facts = self._choose().facts()
+            logger.info("ridge: %s", facts)
+            write_json(file, facts)
+        elif self._world.is_main:
+            facts = read_json(file)
+        return Prior(**self._world.broadcast(facts))
 
     def _choose(self) -> Prior:
         """Choose the prior by some voxels of some subjects."""
         everyone = range(len(self._study.subjects))
-        some = [number for number in everyone if self._scanned(number, self._used)][:SUBJECTS]
+        purge = max(self._delays)
+        some = [n for n in everyone if self._scanned(n, self._used, purge)]
+        # Of those with the most scans: others may have too few for the choice.
+        some = sorted(some, key=lambda n: -valid_rows(self._study, n, self._used).sum())[:SUBJECTS]
         pairs = [scans_of(self._study, subject, self._used, self._sample()) for subject in some]
         lagged = list(self._lagged(self._used).values())
         scans, valid = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -203,7 +213,7 @@ class Baselines:
                         maps[band][subject, mine] = values
                 yield predicted
 
-        self._save(folder / f"{name}.npy", _trs(test), rows())
+        self._save_own(folder / f"{name}.npy", _trs(test), rows())
         if product:
             whole = {band: over_ranks(values, self._world) for band, values in maps.items()}
             if self._world.is_main:
@@ -211,6 +221,8 @@ class Baselines:
                     folder / "product.npz",
                     lambda handle: np.savez(handle, **whole),  # type: ignore[arg-type]
                 )
+        # At last: what is there under this name is not made again.
+        self._join(folder / f"{name}.npy", _trs(test))
 
     def _product(
         self, subject: int, predicted: NDArray[np.float32], model: Fitted | None, design: Design
@@ -223,8 +235,11 @@ class Baselines:
             if model is None:
                 yield np.full(measured.shape[1], np.nan)
                 continue
-            part = model.part(tests, number)
-            yield product_measure(part, predicted, measured, valid, run_rows(self._fold.test))
+            part, runs = model.part(tests, number), run_rows(self._fold.test)
+            yield np.concatenate([
+                product_measure(part[:, some], predicted[:, some], measured[:, some], valid, runs)
+                for some in voxel_blocks(slice(0, measured.shape[1]))
+            ])  # fmt: skip
 
     def _models(
         self, design: Design, used: Sequence[Block]
@@ -233,29 +248,33 @@ class Baselines:
 
         NaN, and none, of a subject without scans to fit a model to.
         """
-        mine = voxel_share(self._study.voxels, self._world)
+        mine, purge = voxel_share(self._study.voxels, self._world), max(design.delays)
         train, test = design.mixed(self._tr)
         for subject in range(len(self._study.subjects)):
             scans, valid = scans_of(self._study, subject, used, mine)
             shape = (len(test[0]), scans.shape[1])
-            if not scans.shape[1] or not self._scanned(subject, used):
+            if not scans.shape[1] or not self._scanned(subject, used, purge):
                 yield np.full(shape, np.nan, np.float32), None
                 continue
             sample, _ = scans_of(self._study, subject, used, self._sample())
             model = fit_ridge(
                 [band[valid] for band in train], scans[valid], self._options,
-                purge=max(design.delays), prior=design.prior, sample=sample[valid],
+                purge=purge, prior=design.prior, sample=sample[valid],
             )  # fmt: skip
             yield model.predict(test), model
 
-    def _save(self, path: Path, trs: int, own: Iterable[NDArray[np.float32]]) -> None:
+    def _save_own(self, path: Path, trs: int, own: Iterable[NDArray[np.float32]]) -> None:
+        """Write a rank's voxels of all subjects."""
+        mine = voxel_share(self._study.voxels, self._world)
+        shape = (len(self._study.subjects), trs, mine.stop - mine.start)
+        write_rows(_of_rank(path, self._world.rank), shape, own)
+        self._world.wait()
+
+    def _join(self, path: Path, trs: int) -> None:
         """Write all ranks' voxels of all subjects as one file."""
         subjects, world = len(self._study.subjects), self._world
-        mine = voxel_share(self._study.voxels, world)
-        files = [path.with_name(f"{path.stem}-rank-{rank}.npy") for rank in range(world.size)]
-        write_rows(files[world.rank], (subjects, trs, mine.stop - mine.start), own)
-        world.wait()
         if world.is_main:
+            files = [_of_rank(path, rank) for rank in range(world.size)]
             ranks = [np.load(file, mmap_mode="r") for file in files]
             rows = (
                 np.concatenate([part[subject, tr] for part in ranks])
@@ -263,7 +282,8 @@ class Baselines:
                 for tr in range(trs)
             )
             write_rows(path, (subjects, trs, self._study.voxels), rows)
-            for file in files:
+            # Also those that an attempt with more ranks has left.
+            for file in path.parent.glob(f".{path.stem}-rank-*.npy"):
                 file.unlink()
         world.wait()
 
@@ -271,9 +291,14 @@ class Baselines:
         """Return voxels at even distances, the same on every rank."""
         return slice(0, None, max(1, self._study.voxels // VOXELS))
 
-    def _scanned(self, subject: int, blocks: Sequence[Block]) -> bool:
+    def _scanned(self, subject: int, blocks: Sequence[Block], purge: int) -> bool:
         """Whether a subject has scans enough to fit a model to."""
-        return int(valid_rows(self._study, subject, blocks).sum()) >= FEWEST_TRS
+        trs = int(valid_rows(self._study, subject, blocks).sum())
+        return trs >= FEWEST_TRS and bool(usable_blocks(trs, self._options.folds, purge))
+
+
+def _of_rank(path: Path, rank: int) -> Path:
+    return path.with_name(f".{path.stem}-rank-{rank}.npy")
 
 
 def _trs(blocks: Sequence[Block]) -> int:

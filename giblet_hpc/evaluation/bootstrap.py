@@ -123,8 +123,11 @@ def draw_scores(
                 found = _fisher(demeaned(made, valid, runs), measured, parts, drawn)
                 z[name][place] += found @ inside
     sizes = np.maximum(1, members.sum(1))
-    means = {name: over_ranks(values, world) / sizes for name, values in z.items()}
-    return Draws(means, _times(random, subjects, count).astype(np.float64))
+    for name in predictions:
+        # In their place: of an atlas of a thousand regions each is large.
+        z[name] = over_ranks(z[name], world)
+        z[name] /= sizes
+    return Draws(z, _times(random, subjects, count).astype(np.float64))
 
 
 def _times(random: np.random.Generator, items: int, count: int) -> NDArray[np.float32]:

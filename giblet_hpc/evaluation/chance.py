@@ -123,7 +123,7 @@ def score_chance(
                 scans, valid = scans_of(study, subject, blocks, chosen)
                 measured = demeaned(scans, valid, runs)
                 made = np.asarray(predicted[min(subject, len(predicted) - 1), :, chosen])
-                z += shifted_scores(demeaned(made, valid, runs), measured, runs, shifts)
+                z += shifted_scores(made, measured, valid, runs, shifts)
             z /= len(scored)
             mean[chosen] = np.tanh(z[0])
             p[chosen] = (1 + (z[1:] >= z[0]).sum(0)) / (1 + len(shifts))
@@ -140,29 +140,47 @@ def score_chance(
 
 
 def shifted_scores(
-    made: NDArray[np.float64],
+    made: NDArray[np.floating],
     measured: NDArray[np.float64],
+    valid: NDArray[np.bool_],
     runs: Sequence[slice],
     shifts: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Return Fisher z of the data and of each shift, (draws + 1, voxels).
 
+    Whole runs are shifted, and correlated with the TRs that have a scan.
+
     Parameters
     ----------
-    made, measured : ndarray, shape (trs, voxels)
+    made : ndarray, shape (trs, voxels)
+    measured : ndarray, shape (trs, voxels)
         From `metrics.demeaned`.
+    valid : ndarray, shape (trs,)
     runs : sequence of slice
     shifts : ndarray of int, shape (draws, runs)
         TRs by which ``made`` is later.
     """
-    from scipy import fft
-
     every = np.concatenate([np.zeros((1, len(runs)), np.int64), shifts])
-    total = np.zeros((len(every), made.shape[1]))
+    total, spread = np.zeros((2, len(every), made.shape[1]))
     for number, rows in enumerate(runs):
-        trs = rows.stop - rows.start
-        spectrum = np.conj(fft.rfft(made[rows], axis=0)) * fft.rfft(measured[rows], axis=0)
-        total += fft.irfft(spectrum, trs, axis=0)[every[:, number]]
-    spread = np.sqrt((made * made).sum(0) * (measured * measured).sum(0))
+        there, by = valid[rows].astype(np.float64)[:, None], every[:, number]
+        if not there.any():
+            continue
+        own = made[rows] - made[rows].mean(0, dtype=np.float64)
+        total += _at_shifts(own, measured[rows])[by]
+        if there.all():
+            spread += (own * own).sum(0)
+        else:
+            sums = _at_shifts(own, there)[by]
+            spread += _at_shifts(own * own, there)[by] - sums * sums / there.sum()
+    spread = np.sqrt(np.maximum(spread, 0) * (measured * measured).sum(0))
     r = np.divide(total, spread, out=np.zeros_like(total), where=spread > 1e-9)
     return fisher_z(r)
+
+
+def _at_shifts(moved: NDArray[np.float64], fixed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of products at each shift of one of them around, (trs, voxels)."""
+    from scipy import fft
+
+    spectrum = np.conj(fft.rfft(moved, axis=0)) * fft.rfft(fixed, axis=0)
+    return np.asarray(fft.irfft(spectrum, len(moved), axis=0))

@@ -52,12 +52,15 @@ def choose(
     first, weighed = _candidates(options, len(bands))
     if len(first) == 1 and not weighed:
         return first[0]
-    fewest = min(int(there.sum()) for there in valid)
-    if not _nested(fewest, options.folds, max(delays)):
+    counts = [int(there.sum()) for there in valid]
+    used = [n for n, trs in enumerate(counts) if _nested(trs, options.folds, max(delays))]
+    if not used:
         logger.warning(
-            "%d training TRs are too few to choose ridge's prior: %s is taken", fewest, first[0]
-        )
+            "%d training TRs are too few to choose ridge's prior: %s is taken",
+            max(counts, default=0), first[0],
+        )  # fmt: skip
         return first[0]
+    scans, valid = [scans[n] for n in used], [valid[n] for n in used]
 
     def score(prior: Prior) -> tuple[float, NDArray[np.float64]]:
         mixed = [with_prior(band, delays, prior.smooth_seconds / tr) for band in bands]

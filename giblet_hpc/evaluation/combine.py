@@ -76,7 +76,8 @@ def gates(
             for subject in scored:
                 z[:, chosen] += trs * _scores(study, part, subject, chosen)
     z = over_ranks(z, world)
-    region = np.zeros(study.voxels, np.int64) if labels is None else labels.astype(np.int64)
+    labelled = np.zeros(study.voxels, np.int32) if labels is None else np.maximum(labels, 0)
+    region = np.unique(labelled, return_inverse=True)[1]
     means = np.stack([np.bincount(region, weights=values) for values in z])
     # Rounded, so that the order in which ranks are added up does not decide between equal ones.
     best = np.argmax(means.round(DIGITS), axis=0)
@@ -117,9 +118,10 @@ def by_region(
     if labels is None:
         return {ALL: float(gate[0])}
     found = {}
-    for label in np.unique(labels):
+    for label in np.unique(np.maximum(labels, 0)):
         name = names.get(str(label), str(label)) if label else "no region"
-        found[name] = float(gate[labels == label][0])
+        key = f"{name} ({label})" if name in found else name
+        found[key] = float(gate[np.maximum(labels, 0) == label][0])
     return found
 
 

@@ -52,19 +52,20 @@ class ScoredFold:
     folder: Path
     world: World
 
-    def predictions(self) -> dict[str, NDArray[np.float32]]:
-        """Return what is predicted of the test TRs, by predictor; read as it is used."""
-        found = {
-            name: np.load(self.folder / file, mmap_mode="r")
-            for name, file in FILES.items()
-            if (self.folder / file).is_file()
-        }
-        for file in sorted(self.folder.glob(f"{WITHOUT}*.npy")):
-            found[file.stem] = np.load(file, mmap_mode="r")
-        for file in sorted(self.folder.glob(f"{tables.SEED}*/predictions.npy")):
-            found[file.parent.name] = np.load(file, mmap_mode="r")
+    def files(self) -> dict[str, str]:
+        """Return the files of predictors in the fold's folder, by predictor."""
+        found = {name: file for name, file in FILES.items() if (self.folder / file).is_file()}
         if self.config.evaluate.controls:
-            found[TIME] = np.load(self.folder / f"{TIME}.npy", mmap_mode="r")
+            found[TIME] = f"{TIME}.npy"
+        found |= {file.stem: file.name for file in sorted(self.folder.glob(f"{WITHOUT}*.npy"))}
+        for file in sorted(self.folder.glob(f"{tables.SEED}*/predictions.npy")):
+            found[file.parent.name] = f"{file.parent.name}/{file.name}"
+        return found
+
+    def predictions(self, files: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
+        """Return what is predicted of the test TRs, by predictor; read as it is used."""
+        found = {name: np.load(self.folder / file, mmap_mode="r") for name, file in files.items()}
+        if self.config.evaluate.controls:
             found[PREVIOUS] = PreviousScan(self.study, self.fold.test)
         return found
 
@@ -76,7 +77,12 @@ class ScoredFold:
         DataError
             When that is everyone.
         """
-        found = scores.scored_subjects(self.study, self.fold)
+        ridge = np.load(self.folder / FILES["ridge"], mmap_mode="r")
+        found = [
+            number
+            for number in scores.scored_subjects(self.study, self.fold)
+            if np.isfinite(ridge[number, 0]).all()
+        ]
         left = [name for number, name in enumerate(self.study.subjects) if number not in found]
         if left:
             logger.warning("%s: not scored, for lack of scans to train on or to test on: %s",
@@ -96,12 +102,14 @@ class ScoredFold:
         step : int, optional
             Of the checkpoint that predicted, where there is a network.
         """
-        if self.world.broadcast((self.folder / "fold.json").is_file()):
+        done = self.world.is_main and (self.folder / "fold.json").is_file()
+        if self.world.broadcast(done):
             return
         options, test, scored = self.config.evaluate, self.fold.test, self.scored()
-        predictions = self.predictions()
+        # Rank 0's list: others may not see yet what it has written.
+        predictions = self.predictions(self.world.broadcast(self.files()))
         maps = scores.score_maps(self.study, test, predictions, self.world, scored=scored)
-        maps |= self._products()
+        maps |= self._products(scored)
         maps |= {
             f"{tables.UNIQUE}{name.removeprefix(WITHOUT)}": maps["ridge_r"] - maps[f"{name}_r"]
             for name in predictions
@@ -141,13 +149,18 @@ class ScoredFold:
         maps |= {f"{name}_p": found.p for name, found in by_chance.items()}
         self._write(maps, rows, subjects, step=step)
 
-    def _products(self) -> scores.Maps:
+    def _products(self, scored: Sequence[int]) -> scores.Maps:
         """Return what each band adds to ridge's R2, (subjects, voxels)."""
         file = self.folder / "product.npz"
-        if not file.is_file():
+        if not self.world.is_main or not file.is_file():
             return {}
+        left = [n for n in range(len(self.study.subjects)) if n not in scored]
+        found = {}
         with np.load(file) as archive:
-            return {f"{tables.PRODUCT}{band}": archive[band] for band in archive.files}
+            for band in archive.files:
+                found[f"{tables.PRODUCT}{band}"] = archive[band]
+                found[f"{tables.PRODUCT}{band}"][left] = np.nan
+        return found
 
     def _write(
         self,

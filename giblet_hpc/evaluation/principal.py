@@ -57,7 +57,7 @@ def principal_features(
             for name, run in study.runs.items()
         }
         training = rows_of([features[b.run][b.start : b.stop] for b in blocks])
-        size = min(components, *(n - 1 for n in training.shape))
+        size = min(components, len(training) - 1, training.shape[1])
         pca = PCA(size, svd_solver="full" if min(training.shape) < 2000 else "randomized",
                   random_state=SVD_SEED).fit(training)  # fmt: skip
         divisor = math.sqrt(float(pca.explained_variance_.sum())) or 1.0

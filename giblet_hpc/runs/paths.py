@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Stage = Literal["preprocess", "train", "evaluate"]
 NO_NETWORK = "no network is asked for"
 STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
-FORMAT = 2
+FORMAT = 3
 """Layout of run folders. Others are refused."""
 
 
@@ -360,6 +360,7 @@ class RunPaths:
             state = self.stage_state(stage)
             if state.get("status", "not started") != "not started" and not state.get("skipped"):
                 self.update_state(stage, status="not started", step=0, resumed_from=None)
+        self.skip_training(not self.load_config().evaluate.network)
         if not existing:
             return None
         aside = self.set_aside_folder

@@ -83,7 +83,7 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
         work.predict()
         if world.is_main:
             progress.note(phase=f"scoring {fold.name}")
-        if not world.broadcast((work.folder / "fold.json").is_file()):
+        if not work.made("fold.json"):
             work.compare(scored)
         scored.write(step=work.step)
         if world.is_main:
@@ -130,6 +130,11 @@ class _FoldWork:
         best = [checkpoints.best(self._paths.checkpoints(one.fold.name)) for one in every]
         _discard_others(self.folder, self._config, self._paths, best)
 
+    def made(self, name: str, folder: Path | None = None) -> bool:
+        """Whether rank 0 finds a file of the fold: others may remember that it was absent."""
+        found = self._world.is_main and ((folder or self.folder) / name).is_file()
+        return self._world.broadcast(found)
+
     def predict(self) -> None:
         """Have the network predict the test TRs."""
         if not self._config.evaluate.network:
@@ -145,7 +150,7 @@ class _FoldWork:
                     sum(b.trs for b in self._fold.train + self._fold.validation))  # fmt: skip
         linear.write(self.folder)
         path = self.folder / "combined.npy"
-        if self.predictor is None or self._world.broadcast(path.is_file()):
+        if self.predictor is None or self.made(path.name):
             return
         held_out = list(self._held_out(linear))
         if not held_out:
@@ -158,7 +163,7 @@ class _FoldWork:
         )
         if self._world.is_main:
             write_json(self.folder / "gate.json", combine.by_region(gate, labels, names))
-            made = scored.predictions()
+            made = scored.predictions(scored.files())
             runs = run_rows(self._fold.test)
             combine.write_combined(path, made["model"], made["ridge"], gate, runs)
         self._world.wait()
@@ -188,13 +193,13 @@ class _FoldWork:
 
     def _predict_by(self, fold: Fold, blocks: Sequence[Block], folder: Path) -> None:
         """Write what a fold's networks predict of some TRs, in the mean of their seeds."""
-        if self._world.broadcast((folder / "predictions.npy").is_file()):
+        if self.made("predictions.npy", folder):
             return
         every = members(self._config, fold)
         places = [seed_folder(folder, number) for number in range(len(every))]
         for member, place in zip(every, places if len(every) > 1 else [folder], strict=True):
             place.mkdir(parents=True, exist_ok=True)
-            if not self._world.broadcast((place / "predictions.npy").is_file()):
+            if not self.made("predictions.npy", place):
                 predictor, _ = self._network(member, fold)
                 predict_test(predictor, blocks, place, self._world)
         if len(every) > 1 and self._world.is_main:
@@ -236,7 +241,7 @@ def _load(blocks: Sequence[Block], folder: Path) -> combine.HeldOut:
 def _shown(paths: RunPaths, predictor: Predictor | None, scored: ScoredFold) -> dict[str, Any]:
     """Return a fold's part of the report, from its products, and draw its pictures."""
     config, folder = scored.config, scored.folder
-    made = scored.predictions()
+    made = scored.predictions(scored.files())
     if config.evaluate.write_scans and scored.study.subjects != (GROUP_MEAN,):
         _write_predicted_scans(scored, made.get("model", made["ridge"]))
     rows = read_json(folder / "fold.json")

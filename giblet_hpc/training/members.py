@@ -30,6 +30,6 @@ def members(config: RunConfig, fold: Fold) -> list[Member]:
     found = [Member(config, fold)]
     for number in range(1, config.train.seeds):
         train = config.train.model_copy(update={"seed": config.train.seed + number})
-        name = "-".join(filter(None, [fold.name, f"seed-{number + 1}"]))
+        name = "+".join(filter(None, [fold.name, f"seed-{number + 1}"]))
         found.append(Member(config.model_copy(update={"train": train}), fold._replace(name=name)))
     return found

@@ -13,6 +13,8 @@ from giblet_hpc.config.features import OwnFeatures
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import baselines, blocks, scores
 from giblet_hpc.evaluation.controls import PreviousScan
+from giblet_hpc.evaluation.fold import ScoredFold
+from giblet_hpc.evaluation.principal import principal_features
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.own import Own
 from giblet_hpc.scans.tables import Columns
@@ -99,6 +101,46 @@ def test_what_is_there_is_not_made_again(written: Path, demo_config: str) -> Non
     assert {file.name: file.stat().st_mtime_ns for file in written.iterdir()} == before
     assert models.prior.facts() == read_json(written / "ridge.json")
     assert not list(written.glob("*rank*"))
+
+
+def test_an_interruption_loses_nothing(tmp_path: Path, demo_config: str) -> None:
+    """Whatever file was the last: also with more ranks before, whose parts are left."""
+    models = made(config_of(tmp_path, demo_config), planted())
+    models.write(tmp_path)
+    names = {file.name for file in tmp_path.iterdir()}
+    expected = np.load(tmp_path / "ridge.npy")
+    for name in ("ridge.npy", "without-one.npy"):
+        (tmp_path / name).unlink()
+        (tmp_path / f".{Path(name).stem}-rank-3.npy").touch()
+    (tmp_path / "product.npz").unlink()
+    models.write(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == names
+    np.testing.assert_array_equal(np.load(tmp_path / "ridge.npy"), expected)
+
+
+def test_a_subject_with_few_scans_holds_nobody_up(tmp_path: Path, demo_config: str) -> None:
+    study = planted(3)
+    study.runs["a"].valid[1, 12:] = False
+    more = "evaluate.ridge.smooth_seconds=[0,4]"
+    made(config_of(tmp_path, demo_config, more), study).write(tmp_path)
+    ridge = np.load(tmp_path / "ridge.npy")
+    assert np.isnan(ridge[1]).all() and np.isfinite(ridge[[0, 2]]).all()
+    assert read_json(tmp_path / "ridge.json")["smooth_seconds"] == 0, "by the others"
+    whole = ScoredFold(config_of(tmp_path, demo_config), study, study, FOLD, tmp_path, ALONE)
+    assert whole.scored() == [0, 2]
+    products = whole._products([0, 2])
+    assert np.isnan(products["product-one"][1]).all()
+
+
+def test_a_modality_may_have_one_column() -> None:
+    study = planted()
+    for run in study.runs.values():
+        run.stimulus["one"] = run.stimulus["one"][:, :1]  # type: ignore[index]
+    kind = Own("one", OwnFeatures(files="x_{run}.npy"))
+    kind = kind.fitted((1,), kind.fit([study.runs["a"].stimulus["one"][:420]], None))
+    found = principal_features(study, {"one": kind}, FOLD.train, components=100)
+    assert found["a"]["one"].shape == (TRS, 1)
+    assert found["a"]["one"][:420].std() == pytest.approx(1, abs=0.01)
 
 
 def test_models_that_are_not_asked_for(tmp_path: Path, demo_config: str) -> None:

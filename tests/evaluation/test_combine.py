@@ -104,6 +104,15 @@ def test_a_constant_prediction_adds_nothing(tmp_path: Path) -> None:
     assert np.isfinite(np.load(tmp_path / "c.npy")).all()
 
 
+def test_labels_below_zero_are_no_region() -> None:
+    study, part, _, _ = held_out()
+    negative = np.where(LABELS == 0, -7, LABELS).astype(np.int32)
+    found = gates_of(study, part, negative)
+    np.testing.assert_array_equal(found, gates_of(study, part))
+    twice = combine.by_region(found, negative, {"1": "V1", "2": "V1"})
+    assert set(twice) == {"no region", "V1", "V1 (2)"}
+
+
 @pytest.mark.parametrize("labels", [LABELS, None])
 def test_gates_by_name(labels: NDArray[np.int32] | None) -> None:
     gate = np.array([0.5] * 5 + [0.25] * 5 + [0.0] * 2)

@@ -95,7 +95,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 @pytest.mark.slow
 def test_predictions_are_the_mean_of_the_seeds(scored: RunPaths) -> None:
-    names = {"", "inner-1", "inner-2", "seed-2", "inner-1-seed-2", "inner-2-seed-2"}
+    names = {"", "inner-1", "inner-2", "seed-2", "inner-1+seed-2", "inner-2+seed-2"}
     for name in names:
         assert (scored.checkpoints(name) / "best").is_file()
     seeds = [np.load(scored.evaluation / f"seed-{n}" / "predictions.npy") for n in (1, 2)]

@@ -55,9 +55,17 @@ def remaining(
     return tuple(
         stage
         for stage in stages
-        if paths.stage_state(stage).get("status") != "complete"
-        or (rebuild and stage == "preprocess")
+        if _needed(paths, stage)
+        and (
+            paths.stage_state(stage).get("status") != "complete"
+            or (rebuild and stage == "preprocess")
+        )
     )
+
+
+def _needed(paths: RunPaths, stage: Stage) -> bool:
+    """Whether a run has use for a stage: nothing is trained where no network is asked for."""
+    return stage != "train" or paths.load_config().evaluate.network
 
 
 def require_order(paths: RunPaths, stages: Sequence[Stage]) -> None:
@@ -69,7 +77,8 @@ def require_order(paths: RunPaths, stages: Sequence[Stage]) -> None:
         When an earlier stage is not complete.
     """
     for earlier in STAGES[: STAGES.index(stages[0])]:
-        paths.require_complete(earlier)
+        if _needed(paths, earlier):
+            paths.require_complete(earlier)
 
 
 def missing_parts(paths: RunPaths, *, rebuild: bool = False) -> list[PreprocessPart]:
