@@ -108,13 +108,7 @@ class ScoredFold:
         options, test, scored = self.config.evaluate, self.fold.test, self.scored()
         # Rank 0's list: others may not see yet what it has written.
         predictions = self.predictions(self.world.broadcast(self.files()))
-        maps = scores.score_maps(self.study, test, predictions, self.world, scored=scored)
-        maps |= self._products(scored)
-        maps |= {
-            f"{tables.UNIQUE}{name.removeprefix(WITHOUT)}": maps["ridge_r"] - maps[f"{name}_r"]
-            for name in predictions
-            if name.startswith(WITHOUT)
-        }
+        maps = self._maps(predictions, scored)
         ceiling = scores.ceiling_map(
             self.everyone, test, self.world,
             group_mean=self.config.bold.mode == "cross_subject",
@@ -148,6 +142,18 @@ class ScoredFold:
             maps["ceiling"] = ceiling
         maps |= {f"{name}_p": found.p for name, found in by_chance.items()}
         self._write(maps, rows, subjects, step=step)
+
+    def _maps(
+        self, predictions: Mapping[str, NDArray[np.float32]], scored: Sequence[int]
+    ) -> scores.Maps:
+        """Return each predictor's scores, and what each band adds to ridge, of every voxel."""
+        maps = scores.score_maps(self.study, self.fold.test, predictions, self.world, scored=scored)
+        parts = {
+            f"{tables.UNIQUE}{name.removeprefix(WITHOUT)}": maps["ridge_r"] - maps[f"{name}_r"]
+            for name in predictions
+            if name.startswith(WITHOUT)
+        }
+        return {**maps, **parts, **self._products(scored)}
 
     def _products(self, scored: Sequence[int]) -> scores.Maps:
         """Return what each band adds to ridge's R2, (subjects, voxels)."""

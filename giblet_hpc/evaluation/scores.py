@@ -29,7 +29,7 @@ ALL = "all voxels"
 def score_maps(
     study: StudyArrays,
     blocks: Sequence[Block],
-    predictions: dict[str, NDArray[np.float32]],
+    predictions: Mapping[str, NDArray[np.float32]],
     world: World,
     *,
     scored: Sequence[int] | None = None,
@@ -41,7 +41,7 @@ def score_maps(
     study : StudyArrays
     blocks : sequence of Block
         Test TRs.
-    predictions : dict of str to ndarray, shape (subjects or 1, trs, voxels)
+    predictions : mapping of str to ndarray, shape (subjects or 1, trs, voxels)
     world : World
     scored : sequence of int, optional
         From `scored_subjects`; by default all.
