@@ -1,25 +1,31 @@
-"""Choose settings of the text-to-BOLD network inside the training run alone, then test once.
+"""Choose the penalty of the text-to-BOLD network inside the training run alone, then test once.
 
     python benchmarks/choose_inside.py STUDY-FOLDER WORK-FOLDER
 
-For each direction, every setting of a small grid is trained on two thirds of the training run and
-scored on the last third; the best one is then trained on the whole training run and scored, once,
-on the other run. No figure of the test run is looked at before.
+For each direction and each penalty, four seeds of the network predict five purged blocks of the
+training run, each from the others (`split.inner_blocks`). The penalty with the highest mean r there
+is taken, and the report's row of the other run is printed for it alone.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from giblet_hpc.evaluation.blocks import scans_of
+from giblet_hpc.evaluation.metrics import fisher_mean, pearson, run_rows
+from giblet_hpc.files import read_json
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.splits import Fold, load_folds, outer_folds
+from giblet_hpc.training.feed import load_study
+
 CONFIG = Path(__file__).parents[1] / "configs" / "sherlock_pmc_text.yaml"
-GRID = {
-    "loss.map_penalty": ["1", "10", "100"],
-    "loss.correlation_weight": ["0", "0.5", "1"],
-}
+PENALTIES = (3, 10, 30, 100, 300)
+SHOWN = ("model_r", "ridge_r", "combined_r", "difference", "gain")
 
 
 def giblet(*arguments: str) -> None:
@@ -29,40 +35,40 @@ def giblet(*arguments: str) -> None:
     )  # fmt: skip
 
 
+def inside(paths: RunPaths, fold: Fold, name: str) -> float:
+    """Mean r over the blocks of a fold's training TRs that were predicted from the others."""
+    study = load_study(paths.load_config(), read_json(paths.inputs), memory=None)
+    blocks, scans, made = [], [], []
+    for inner in load_folds(paths.split):
+        if inner.within == fold.name:
+            blocks += inner.test
+            scans.append(scans_of(study, 0, inner.test, slice(None))[0])
+            made.append(np.load(paths.evaluation / fold.name / inner.name / f"{name}.npy")[0])
+    measured, predicted = np.concatenate(scans), np.concatenate(made)
+    every = np.ones(len(measured), bool)
+    return fisher_mean(pearson(predicted, measured, every, run_rows(blocks)))
+
+
 def main() -> None:
     study, work = (Path(argument).resolve() for argument in sys.argv[1:])
-    runs = work / "runs"
-    common = [f"study.root={study}", f"study.store={work / 'store.zarr'}"]
-    found: dict[str, list[tuple[float, int]]] = {}
-    settings = [
-        [f"{field}={value}" for field, value in zip(GRID, values, strict=True)]
-        for values in itertools.product(*GRID.values())
-    ]
-    for number, chosen in enumerate(settings):
-        options = [*common, *chosen, "split.validation_fraction=0.33"]
-        sets = [part for option in options for part in ("--set", option)]
-        name = f"inner-{number}"
-        giblet("run", "preprocess", name, "--config", str(CONFIG), "--runs", str(runs), *sets)
-        giblet("run", "train", name, "--runs", str(runs))
-        for file in sorted((runs / name).glob("metrics-*.jsonl")):
-            rows = [json.loads(line) for line in file.read_text().splitlines()]
-            last = [row for row in rows if row["kind"] == "validation"][-1]
-            found.setdefault(file.stem.removeprefix("metrics-"), []).append((last["r"], number))
-            inside = f"r inside the training run {last['r']:.3f}"
-            sys.stdout.write(" ".join([file.stem, *chosen, inside]) + "\n")
-            sys.stdout.flush()
-    for fold, scored in found.items():
-        best = max(scored)[1]
-        sets = [part for option in [*common, *settings[best]] for part in ("--set", option)]
-        name = f"final-{fold}"
-        giblet("submit", "pipeline", "--name", name, "--config", str(CONFIG), "--runs", str(runs),
-               "--cluster", "local", "--wait", *sets)  # fmt: skip
-        for row in json.loads((runs / name / "evaluation" / "scores.json").read_text()):
-            if row["fold"] == fold:
-                everything = row["rows"][0]
-                scores = f"model {everything['model_r']:.3f} ridge {everything['ridge_r']:.3f}"
-                sys.stdout.write(" ".join([row["title"], *settings[best], scores]) + "\n")
-                sys.stdout.flush()
+    common = [f"study.root={study}", f"study.store={work / 'store.zarr'}", "train.seeds=4"]
+    runs = {}
+    for penalty in PENALTIES:
+        settings = [*common, f"loss.map_penalty={penalty}"]
+        giblet(
+            "submit", "pipeline", "--config", str(CONFIG), "--name", f"penalty-{penalty}",
+            "--runs", str(work / "runs"), "--cluster", "local", "--wait",
+            *(part for one in settings for part in ("--set", one)),
+        )  # fmt: skip
+        runs[penalty] = RunPaths(work / "runs" / f"penalty-{penalty}")
+    for fold in outer_folds(load_folds(runs[PENALTIES[0]].split)):
+        found = {penalty: inside(paths, fold, "predictions") for penalty, paths in runs.items()}
+        best = max(found, key=found.__getitem__)
+        scores = next(one for one in read_json(runs[best].scores) if one["fold"] == fold.name)
+        row = {key: scores["rows"][0].get(key) for key in SHOWN}
+        inner = {str(penalty): round(r, 4) for penalty, r in found.items()}
+        sys.stdout.write(json.dumps({"fold": fold.name, "inside": inner, "taken": best,
+                                     "gate": scores["gate"], **row}) + "\n")  # fmt: skip
 
 
 if __name__ == "__main__":
