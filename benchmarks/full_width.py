@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from giblet_hpc.config import io
-from giblet_hpc.evaluation import scores
+from giblet_hpc.evaluation import bootstrap, chance, scores
 from giblet_hpc.evaluation.baselines import Baselines
 from giblet_hpc.evaluation.prediction import predict_test
 from giblet_hpc.modalities.registry import modalities_of
@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--trs", type=int, default=1000, help="of the test run")
     parser.add_argument("--training", type=int, default=500)
     parser.add_argument("--windows", type=int, default=4, help="of 32 TRs, in a step")
+    parser.add_argument("--regions", type=int, default=400)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     given = parser.parse_args()
     if RANKS > 1:
@@ -144,6 +145,14 @@ def main() -> None:
         ).write(folder))  # fmt: skip
         made = {n: np.load(folder / f"{f}.npy", mmap_mode="r")
                 for n, f in (("model", "predictions"), ("ridge", "ridge"))}  # fmt: skip
+        members = np.arange(given.voxels) % given.regions == np.arange(given.regions)[:, None]
+        everyone = range(given.subjects)
+        peak.phase("intervals, 1,000 draws", lambda: bootstrap.draw_scores(
+            study, fold.test, made, members, length=20, count=1000, world=WORLD,
+        ))  # fmt: skip
+        peak.phase("chance, 1,000 shifts", lambda: chance.score_chance(
+            study, fold.test, made, members, count=1000, world=WORLD, scored=everyone,
+        ))  # fmt: skip
         maps = peak.phase("scores", lambda: scores.score_maps(study, fold.test, made, WORLD))
         peak.phase("ceiling", lambda: scores.ceiling_map(study, fold.test, WORLD, group_mean=False))
         WORLD.wait()
