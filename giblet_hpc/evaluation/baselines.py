@@ -19,6 +19,7 @@ from giblet_hpc.config.evaluate import Ridge
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation.blocks import (
     FEWEST_TRS,
+    is_made,
     over_ranks,
     scans_of,
     valid_rows,
@@ -129,7 +130,7 @@ class Baselines:
         """
         self.prior = self._known_prior(folder / "ridge.json")
         for name in ("ridge", *self.names()):
-            if not self._made(folder / f"{name}.npy"):
+            if not is_made(folder / f"{name}.npy", self._world):
                 self._write(name, self._design(name, self.prior), folder)
 
     def write_apart(
@@ -137,14 +138,10 @@ class Baselines:
     ) -> None:
         """Write ridge's predictions of some TRs, ``ridge.npy``, fitted on others alone."""
         path = folder / "ridge.npy"
-        if not self._made(path):
+        if not is_made(path, self._world):
             design = Design(self._lagged(train), self._lagged(test), self._delays, prior)
             self._save_own(path, _trs(test), (row for row, _ in self._models(design, train)))
             self._join(path, _trs(test))
-
-    def _made(self, path: Path) -> bool:
-        """Whether rank 0 finds a file: where others look, an absent one may be remembered."""
-        return self._world.broadcast(self._world.is_main and path.is_file())
 
     def _known_prior(self, file: Path) -> Prior:
         facts = {}
@@ -203,12 +200,13 @@ class Baselines:
         study, test = self._study, self._fold.test
         mine = voxel_share(study.voxels, self._world)
         product = name == "ridge" and len(design.train) > 1
-        maps = {band: np.full((len(study.subjects), study.voxels), 0.0) for band in design.train}
+        maps = {b: np.zeros((len(study.subjects), study.voxels)) for b in design.train if product}
+        tests = design.mixed(self._tr)[1] if product else []
 
         def rows() -> Iterator[NDArray[np.float32]]:
             for subject, (predicted, model) in enumerate(self._models(design, self._used)):
                 if product:
-                    found = self._product(subject, predicted, model, design)
+                    found = self._product(subject, predicted, model, tests)
                     for band, values in zip(design.train, found, strict=True):
                         maps[band][subject, mine] = values
                 yield predicted
@@ -225,12 +223,15 @@ class Baselines:
         self._join(folder / f"{name}.npy", _trs(test))
 
     def _product(
-        self, subject: int, predicted: NDArray[np.float32], model: Fitted | None, design: Design
+        self,
+        subject: int,
+        predicted: NDArray[np.float32],
+        model: Fitted | None,
+        tests: Sequence[NDArray[np.float32]],
     ) -> Iterator[NDArray[np.float64]]:
         """Yield what each band adds to R2, of a rank's voxels."""
         mine = voxel_share(self._study.voxels, self._world)
         measured, valid = scans_of(self._study, subject, self._fold.test, mine)
-        tests = design.mixed(self._tr)[1]
         for number in range(len(tests)):
             if model is None:
                 yield np.full(measured.shape[1], np.nan)

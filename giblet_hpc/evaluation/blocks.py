@@ -52,6 +52,11 @@ def valid_rows(study: StudyArrays, subject: int, blocks: Sequence[Block]) -> NDA
     return rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
 
 
+def is_made(path: Path, world: World) -> bool:
+    """Whether rank 0 finds a file: where others look, an absent one may be remembered."""
+    return world.broadcast(world.is_main and path.is_file())
+
+
 def over_ranks(values: NDArray[np.float64], world: World) -> NDArray[np.float64]:
     """Return the sum over ranks: of an array that is zero but for a rank's share, the whole."""
     total: NDArray[np.float64] = world.sum(torch.from_numpy(values).to(world.device)).cpu().numpy()

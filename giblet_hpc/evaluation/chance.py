@@ -129,7 +129,7 @@ def score_chance(
             p[chosen] = (1 + (z[1:] >= z[0]).sum(0)) / (1 + len(shifts))
             largest = np.maximum(largest, z[1:].max(1))
             regions += z @ members[:, chosen].T
-        every = np.max([rank for rank in world.gather(largest.tolist())], axis=0)
+        every = np.max(world.gather(largest.tolist()), axis=0)
         found[name] = Chance(
             over_ranks(p, world),
             float(np.tanh(np.percentile(every, 100 * (1 - LEVEL)))),

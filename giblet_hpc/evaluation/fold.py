@@ -15,6 +15,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation import bootstrap, chance, scores, tables
 from giblet_hpc.evaluation.baselines import TIME, WITHOUT
+from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.controls import PREVIOUS, PreviousScan
 from giblet_hpc.files import write_json, write_with
 from giblet_hpc.scans.recordings import hemisphere_files, open_recording
@@ -102,8 +103,7 @@ class ScoredFold:
         step : int, optional
             Of the checkpoint that predicted, where there is a network.
         """
-        done = self.world.is_main and (self.folder / "fold.json").is_file()
-        if self.world.broadcast(done):
+        if is_made(self.folder / "fold.json", self.world):
             return
         options, test, scored = self.config.evaluate, self.fold.test, self.scored()
         # Rank 0's list: others may not see yet what it has written.

@@ -147,7 +147,7 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
         "[@nastase2019] [@schoppe2016]; where that is not above chance (courses shifted around in "
         "time, false discovery rate 5 %) there is none.",
     ]
-    if options.network:
+    if options.network and (config.split.inner_blocks or config.split.validation_fraction):
         held_out = (
             f"{config.split.inner_blocks} blocks of training TRs, each predicted by networks and "
             "ridge of the others"

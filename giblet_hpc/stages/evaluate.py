@@ -20,6 +20,7 @@ from giblet_hpc.config.io import fingerprint
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import combine, figures, methods, page, samples
 from giblet_hpc.evaluation.baselines import Baselines, delays_of
+from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.fold import ScoredFold, labels_of
 from giblet_hpc.evaluation.metrics import run_rows
 from giblet_hpc.evaluation.prediction import (
@@ -83,11 +84,12 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
         work.predict()
         if world.is_main:
             progress.note(phase=f"scoring {fold.name}")
-        if not work.made("fold.json"):
+        if not is_made(work.folder / "fold.json", world):
             work.compare(scored)
-        scored.write(step=work.step)
+        predictor, step = work.first()
+        scored.write(step=step)
         if world.is_main:
-            results.append(_shown(paths, work.predictor, scored))
+            results.append(_shown(paths, predictor, scored))
     if world.is_main:
         _write_results(config, paths, results)
     world.wait()
@@ -120,8 +122,7 @@ class _FoldWork:
         self._config, self._paths, self._fold, self._inner = config, paths, fold, inner
         self._study, self._world = study, world
         self.folder = paths.evaluation / fold.name
-        self.predictor: Predictor | None = None
-        self.step: int | None = None
+        self._held: tuple[str, Predictor, int] | None = None
 
     def discard_others(self) -> None:
         """Remove products that another checkpoint, config or store made."""
@@ -130,18 +131,16 @@ class _FoldWork:
         best = [checkpoints.best(self._paths.checkpoints(one.fold.name)) for one in every]
         _discard_others(self.folder, self._config, self._paths, best)
 
-    def made(self, name: str, folder: Path | None = None) -> bool:
-        """Whether rank 0 finds a file of the fold: others may remember that it was absent."""
-        found = self._world.is_main and ((folder or self.folder) / name).is_file()
-        return self._world.broadcast(found)
-
     def predict(self) -> None:
         """Have the network predict the test TRs."""
+        if self._config.evaluate.network:
+            self._predict_by(self._fold, self._fold.test, self.folder)
+
+    def first(self) -> tuple[Predictor | None, int | None]:
+        """Return the first of the fold's networks and its checkpoint's step; none without one."""
         if not self._config.evaluate.network:
-            return
-        first = members(self._config, self._fold)[0]
-        self.predictor, self.step = self._network(first, self._fold)
-        self._predict_by(self._fold, self._fold.test, self.folder)
+            return None, None
+        return self._network(members(self._config, self._fold)[0], self._fold)
 
     def compare(self, scored: ScoredFold) -> None:
         """Write what the network is held against, and both together."""
@@ -150,7 +149,7 @@ class _FoldWork:
                     sum(b.trs for b in self._fold.train + self._fold.validation))  # fmt: skip
         linear.write(self.folder)
         path = self.folder / "combined.npy"
-        if self.predictor is None or self.made(path.name):
+        if not self._config.evaluate.network or is_made(path, self._world):
             return
         held_out = list(self._held_out(linear))
         if not held_out:
@@ -182,26 +181,31 @@ class _FoldWork:
             yield _load(self._fold.validation, folder)
 
     def _network(self, member: Member, fold: Fold) -> tuple[Predictor, int]:
+        """Return a network with its weights; one is held at a time, as two may not fit."""
+        name = member.fold.name
+        if self._held is not None and self._held[0] == name:
+            return self._held[1:]
+        self._held = None
         statistics = statistics_of(
             self._config, self._paths, fold, study=self._study, world=self._world
         )
         strategy = DataParallel(self._world)
         predictor = make_predictor(member.config, self._study, statistics, strategy)
-        best = self._paths.checkpoints(member.fold.name)
+        best = self._paths.checkpoints(name)
         manifest = load_best(predictor, best, data=self._paths.data_digest())
-        return predictor, int(manifest["step"])
+        self._held = (name, predictor, int(manifest["step"]))
+        return self._held[1:]
 
     def _predict_by(self, fold: Fold, blocks: Sequence[Block], folder: Path) -> None:
         """Write what a fold's networks predict of some TRs, in the mean of their seeds."""
-        if self.made("predictions.npy", folder):
+        if is_made(folder / "predictions.npy", self._world):
             return
         every = members(self._config, fold)
         places = [seed_folder(folder, number) for number in range(len(every))]
         for member, place in zip(every, places if len(every) > 1 else [folder], strict=True):
             place.mkdir(parents=True, exist_ok=True)
-            if not self.made("predictions.npy", place):
-                predictor, _ = self._network(member, fold)
-                predict_test(predictor, blocks, place, self._world)
+            if not is_made(place / "predictions.npy", self._world):
+                predict_test(self._network(member, fold)[0], blocks, place, self._world)
         if len(every) > 1 and self._world.is_main:
             average(folder, places)
         self._world.wait()
