@@ -59,9 +59,10 @@ COPY container/run.lock /locks/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --require-hashes \
         -r /locks/run.lock
-COPY --from=code /wheels /opt/wheels
 # HOME is mounted there: on a root that cannot be written the place has to exist.
-RUN /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /opt/wheels/*.whl \
+# The wheel is mounted, not copied: a copy would be a layer that every change of the code ships.
+RUN --mount=type=bind,from=code,source=/wheels,target=/wheels \
+    /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
     && mkdir /opt/giblet-home \
     && /opt/giblet/bin/python -m giblet_hpc.stages.inventory >/opt/giblet-sbom.cdx.json
 # An empty PYTHONPATH keeps the host's out, a safe path the packages of the working folder.

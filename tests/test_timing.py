@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.glm.first_level import spm_hrf
+from scipy.stats import gamma
 
 from giblet_hpc import timing
 
@@ -48,6 +49,14 @@ def test_the_response_comes_as_late_at_every_tr(tr: float) -> None:
     fine = timing.canonical_hrf(tr=0.05, trs=600)
     centre = (kernel * np.arange(len(kernel)) * tr).sum()
     assert centre == pytest.approx((fine * np.arange(600) * 0.05).sum(), abs=0.03)
+
+
+def test_the_gamma_density_is_scipys() -> None:
+    values = np.linspace(-3, 40, 500)
+    for shape in (timing.HRF_PEAK_SHAPE, timing.HRF_UNDERSHOOT_SHAPE):
+        np.testing.assert_allclose(
+            timing.gamma_density(values, shape), gamma.pdf(values, shape), rtol=1e-9
+        )
 
 
 def test_convolution_is_causal() -> None:

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from giblet_hpc.training.global_sums import GlobalSums, with_global_batch_norm
@@ -52,6 +51,14 @@ def drawing(model: nn.Module, seed: int) -> Draw:
     return draw
 
 
+def held_here(values: torch.Tensor) -> torch.Tensor:
+    """Return what this rank holds of a tensor, which only `fsdp` divides.
+
+    Asked by its method, not its class: that takes a second to import, in processes without it too.
+    """
+    return values.to_local() if hasattr(values, "to_local") else values
+
+
 def read_into(model: nn.Module, read: Read, names: Container[str] | None = None) -> None:
     """Put a checkpoint's weights and buffers into a model, one after the other.
 
@@ -66,7 +73,7 @@ def read_into(model: nn.Module, read: Read, names: Container[str] | None = None)
     with torch.no_grad():
         for name, place in model.state_dict().items():
             if names is None or name in names:
-                here = place.to_local() if isinstance(place, DTensor) else place
+                here = held_here(place)
                 here.copy_(read(f"model/{name}"))
 
 

@@ -83,3 +83,15 @@ def test_no_heavy_imports(arguments: tuple[str, ...], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_job_waits_for_no_package_that_it_may_not_need() -> None:
+    """Each of them takes about a second, on every rank, at every start."""
+    script = (
+        "import sys\n"
+        "import giblet_hpc.stages.preprocess, giblet_hpc.stages.train, giblet_hpc.stages.evaluate\n"
+        "slow = {'scipy.stats', 'sklearn', 'sympy', 'torch.distributed.tensor', 'himalaya'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
