@@ -29,8 +29,14 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         -r /locks/build.lock
 COPY pyproject.toml README.md LICENSE /source/
 COPY giblet_hpc /source/giblet_hpc
+# Installed into an environment at the image's own path, of which the image takes our files alone.
 RUN /opt/pip/bin/pip wheel --no-cache-dir --no-deps --no-index --no-build-isolation \
-        -w /wheels /source
+        -w /wheels /source \
+    && python3 -m venv /opt/giblet \
+    && /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl
+WORKDIR /opt/giblet
+RUN mkdir /ours \
+    && cp --archive --parents bin/giblet-hpc lib/python3*/site-packages/giblet_hpc* /ours
 
 # Weights are checked in a stage of their own: every file has to be in SHA256SUMS.
 FROM system AS weights
@@ -59,11 +65,9 @@ COPY container/run.lock /locks/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/giblet/bin/pip install ${PIP_OPTIONS} --no-cache-dir --no-deps --require-hashes \
         -r /locks/run.lock
+COPY --from=code /ours /opt/giblet
 # HOME is mounted there: on a root that cannot be written the place has to exist.
-# The wheel is mounted, not copied: a copy would be a layer that every change of the code ships.
-RUN --mount=type=bind,from=code,source=/wheels,target=/wheels \
-    /opt/giblet/bin/pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
-    && mkdir /opt/giblet-home \
+RUN mkdir /opt/giblet-home \
     && /opt/giblet/bin/python -m giblet_hpc.stages.inventory >/opt/giblet-sbom.cdx.json
 # An empty PYTHONPATH keeps the host's out, a safe path the packages of the working folder.
 ENV PATH=/opt/giblet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

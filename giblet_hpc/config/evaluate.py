@@ -50,6 +50,9 @@ class Evaluate(Section):
     """Score a network. False, or `submit --baseline-only`: ridge alone, and nothing is trained."""
     controls: bool = True
     """Also score what knows nothing of the stimulus, or of when it was shown."""
+    decode: bool = True
+    """Also decode the stimulus from scans: a linear map to the network's bottleneck, and from there
+    its decoders. `giblet-hpc lesion` needs it."""
     samples: Count = 4
     """Test TRs whose reconstruction is drawn."""
     min_ceiling: Fraction = 0.1

@@ -13,7 +13,8 @@ from giblet_hpc.config.features import FROM_FILMS
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis.steps import scales, steps
 from giblet_hpc.findings import Finding
-from giblet_hpc.modalities.base import Modality, Normalise, mean_and_variance, moments, scale
+from giblet_hpc.modalities.base import Modality, Normalise, scale
+from giblet_hpc.modalities.moments import mean_and_variance, moments
 from giblet_hpc.splits import Fold
 from giblet_hpc.training.feed import Rows, StudyArrays
 

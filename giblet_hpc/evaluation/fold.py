@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import DataError
-from giblet_hpc.evaluation import bootstrap, chance, scores, tables
+from giblet_hpc.evaluation import bootstrap, chance, matching, scores, tables
 from giblet_hpc.evaluation.baselines import TIME, WITHOUT
 from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.controls import PREVIOUS, PreviousScan
@@ -126,6 +126,9 @@ class ScoredFold:
             self.study, test, main, inside,
             count=options.chance_shifts, world=self.world, scored=scored,
         )  # fmt: skip
+        moments = matching.match_scans(
+            self.study, test, main, tr=self.config.study.tr, scored=scored, world=self.world
+        )
         if not self.world.is_main:
             return
         rows = tables.region_rows(
@@ -141,7 +144,7 @@ class ScoredFold:
         if ceiling is not None:
             maps["ceiling"] = ceiling
         maps |= {f"{name}_p": found.p for name, found in by_chance.items()}
-        self._write(maps, rows, subjects, step=step)
+        self._write(maps, {"rows": rows, "subjects": subjects, "matching": moments}, step=step)
 
     def _maps(
         self, predictions: Mapping[str, NDArray[np.float32]], scored: Sequence[int]
@@ -171,8 +174,7 @@ class ScoredFold:
     def _write(
         self,
         maps: scores.Maps,
-        rows: Sequence[Mapping[str, Any]],
-        subjects: Sequence[Mapping[str, Any]],
+        found: Mapping[str, Any],
         *,
         step: int | None,
     ) -> None:
@@ -189,11 +191,10 @@ class ScoredFold:
             {
                 "title": f"trained on {trained}, tested on {tested}",
                 "fold": fold.name,
-                "verdict": tables.in_words(rows[0]),
+                "verdict": tables.in_words(found["rows"][0]),
                 "test_trs": sum(block.trs for block in fold.test),
                 "step": step,
-                "rows": rows,
-                "subjects": subjects,
+                **found,
             },
         )
         # Their scores are in the tables.

@@ -123,7 +123,7 @@ def _sample(predictor: Predictor, study: StudyArrays, window: Window, stem: Path
     return {
         "run": window.block.run, "tr": window.start, "trs": length,
         "r": _r(scans, predicted, valid, study.subjects),
-        "reconstruction": reconstruction_scores(predictor, output, batch, positions),
+        "reconstruction": reconstruction_scores(predictor, output.reconstruction, batch, positions),
         "files": [file.name for file in [drawn, *files, path]],
     }  # fmt: skip
 

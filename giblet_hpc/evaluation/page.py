@@ -52,6 +52,20 @@ CONTROLS = (
         )
     ),
 )
+RECONSTRUCTION = (
+    ("model", "network", ".3f"),
+    ("scans", "decoded from scans", ".3f"),
+    ("mean", "training mean", ".3f"),
+    ("previous", "the TR before", ".3f"),
+)
+MATCHING = (
+    ("top1", "found", ".1%"),
+    ("chance1", "by chance", ".1%"),
+    ("top5", "among the five most similar", ".1%"),
+    ("chance5", "by chance", ".1%"),
+    ("segments", "stretches", ".0f"),
+)
+PREDICTORS = {"model": "network", "ridge": "ridge", "combined": "both together"}
 ALT = {
     "training": "Three panels over steps: components of the training loss; error of the scans and "
     "mean r on validation TRs; each component's share of the gradient at the bottleneck",
@@ -119,9 +133,9 @@ def health_of(metrics: Path, config: RunConfig) -> list[Finding]:
 def remarks_of(fold: Mapping[str, Any]) -> list[str]:
     """Return what a reader of the figures would ask about."""
     said = []
-    for label, value in fold["reconstruction"]:
-        name, _, what = label.partition(": ")
-        if what.startswith("error") and value >= AT_CHANCE:
+    for row in fold["reconstruction"]:
+        name, _, what = row["figure"].partition(": ")
+        if what.startswith("error") and row["model"] >= AT_CHANCE:
             said.append(f"{name}: the reconstruction is no better than the training mean, whatever "
                         "is predicted of the brain.")  # fmt: skip
     if "ridge_r_interval" not in fold["rows"][0]:
@@ -144,8 +158,21 @@ def _controls(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     return table_cells(rows, "region", CONTROLS) if known else None
 
 
+def _matching(fold: Mapping[str, Any]) -> Table | None:
+    """Return the table of how often the right stretch of TRs is found; None without it."""
+    found = {
+        f"scans, by the prediction of {PREDICTORS[name]}": row
+        for name, row in fold.get("matching", {}).items()
+    }
+    if fold["decoded"]:
+        found["stimulus, by what is decoded from scans"] = fold["decoded"]
+    rows = [{"what is looked for": name, **row} for name, row in found.items()]
+    return table_cells(rows, "what is looked for", MATCHING) if rows else None
+
+
 def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[str, Any]:
     headings, cells = table_cells(fold["rows"], "region")
+    rebuilt = fold["reconstruction"]
     shown = figures_of(paths.figures(fold["fold"]))
     metrics = paths.metrics(fold["fold"])
     found = health_of(metrics, config) if metrics.is_file() else []
@@ -155,6 +182,8 @@ def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[s
         **fold,
         "anchor": f"fold-{fold['fold'] or 'all'}",
         "headings": headings, "cells": cells, "subject_table": subjects,
+        "reconstruction": table_cells(rebuilt, "figure", RECONSTRUCTION) if rebuilt else None,
+        "matching": _matching(fold),
         "controls": _controls(fold["rows"]), "parts": _parts(fold["rows"]),
         "health": found, "health_word": WORDS[worst(found)] if found else "",
         "remarks": remarks_of(fold),

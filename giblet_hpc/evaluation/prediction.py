@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.evaluation.blocks import write_rows
 from giblet_hpc.files import write_json
-from giblet_hpc.models.shapes import Batch, Output, Positions
+from giblet_hpc.models.shapes import Batch, Positions
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.splits import Block
 from giblet_hpc.training import checkpoint
@@ -69,7 +69,7 @@ def predict_test(predictor: Predictor, blocks: Sequence[Block], folder: Path, wo
     )
     everyone = world.gather({"sums": sums, "trs": own.trs})
     if world.is_main:
-        write_json(folder / "reconstruction.json", _averages(everyone))
+        write_json(folder / "reconstruction.json", mean_figures(everyone))
         _assemble(folder, windows, blocks, world.size)
     world.wait()
 
@@ -106,31 +106,81 @@ class _Rows:
             yield output.bold[0].float().transpose(0, 1).cpu().numpy()
             count = float(batch.inside[:, -batch.bold.shape[1] :].sum())
             where = self._predictor.positions(None)
-            found = reconstruction_scores(self._predictor, output, batch, where)
-            for name, scores in found.items():
-                for key, value in scores.items():
-                    self._sums[name][key] += value * count
+            found = reconstruction_scores(self._predictor, output.reconstruction, batch, where)
+            _add(self._sums, found, count)
             self.trs += count
 
 
+Sums = dict[str, dict[str, float]]
+
+
+def _add(sums: Sums, found: Figures, count: float) -> None:
+    """Add the figures of ``count`` TRs."""
+    for name, scores in found.items():
+        for key, value in scores.items():
+            sums[name][key] += value * count
+
+
+@torch.inference_mode()
+def score_bottleneck(
+    predictor: Predictor,
+    blocks: Sequence[Block],
+    bottleneck: NDArray[np.floating],
+    world: World,
+) -> Figures:
+    """Return the mean figures of what the decoders make of a bottleneck; ranks share the TRs.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    blocks : sequence of Block
+    bottleneck : ndarray, shape (trs of the blocks, Z)
+    world : World
+    """
+    length, first = predictor.config.train.window_trs, first_rows(blocks)
+    sums: Sums = {name: defaultdict(float) for name in predictor.reconstructed}
+    positions, trs = predictor.positions(None), 0.0
+    for window in covering_windows(blocks, length)[world.rank :: world.size]:
+        batch = predictor.reader([window])
+        row = first[window.block] + window.start - window.block.start
+        held = np.zeros((batch.bold.shape[1], bottleneck.shape[1]), np.float32)
+        count = min(length, window.block.stop - window.start)
+        held[:count] = bottleneck[row : row + count]
+        placed = torch.from_numpy(held).to(predictor.device)[None]
+        made = predictor.reconstruct(placed, positions)
+        _add(sums, reconstruction_scores(predictor, made, batch, positions), float(count))
+        trs += count
+    return mean_figures(world.gather({"sums": sums, "trs": trs}))
+
+
+def first_rows(blocks: Sequence[Block]) -> dict[Block, int]:
+    """Return the row of each block's first TR among the TRs of all."""
+    starts = np.cumsum([0, *(block.trs for block in blocks)])
+    return {block: int(start) for block, start in zip(blocks, starts, strict=False)}
+
+
 def reconstruction_scores(
-    predictor: Predictor, output: Output, batch: Batch, positions: Positions
-) -> dict[str, dict[str, float]]:
+    predictor: Predictor,
+    made: Mapping[str, torch.Tensor],
+    batch: Batch,
+    positions: Positions,
+) -> Figures:
     """Return each modality's figures over the TRs of a batch.
 
     Parameters
     ----------
     predictor : Predictor
-    output : Output
+    made : mapping of str to Tensor
+        Each modality's reconstruction, (B, L, ...).
     batch : Batch
     positions : mapping of str to Tensor
-        Where in a TR ``output`` holds reconstructions.
+        Where in a TR there are reconstructions.
     """
     target = batch.bold.shape[1]
     figures = {}
     for name, modality in predictor.reconstructed.items():
         scores = modality.scores(
-            output.reconstruction[name],
+            made[name],
             batch.stimulus[name][:, -target:],
             batch.inside[:, -target:],
             positions=positions.get(name),
@@ -139,9 +189,9 @@ def reconstruction_scores(
     return figures
 
 
-def _averages(everyone: Sequence[Mapping[str, Any]]) -> Figures:
+def mean_figures(everyone: Sequence[Mapping[str, Any]]) -> Figures:
     """Add up the ranks' sums and divide by their TRs."""
-    trs = sum(rank["trs"] for rank in everyone)
+    trs = max(sum(rank["trs"] for rank in everyone), 1)
     figures: Figures = defaultdict(dict)
     for rank in everyone:
         for name, sums in rank["sums"].items():

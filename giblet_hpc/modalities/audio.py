@@ -24,14 +24,21 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.log import progress
 from giblet_hpc.media import clips, sound
 from giblet_hpc.modalities.base import (
-    SMALLEST_VARIANCE,
+    MEAN,
+    PREVIOUS,
     Modality,
     Normalise,
     Note,
-    mean_and_variance,
-    moments,
     save_array,
 )
+from giblet_hpc.modalities.code_sums import (
+    CODES,
+    code_counts,
+    code_frequencies,
+    code_vectors,
+    vector_sums,
+)
+from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, mean_and_variance
 from giblet_hpc.modalities.rows import film_inputs
 from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
 from giblet_hpc.models.dense import JOINT, block, scaled, stack
@@ -40,7 +47,6 @@ from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
 SHARD_TRS = 128
-CODES = 1024
 VECTOR = 128
 """Width of what a code stands for."""
 CODEBOOK_KBPS = 0.75
@@ -61,7 +67,6 @@ class Audio(Modality):
             self.labels = {
                 "error": "error (1 = training mean or code frequencies)",
                 "top1": "codes: top-1 hits",
-                "top1_unigram": "codes: top-1 hits of the most frequent code",
             }
 
     def expected_shape(self, *, tr: float, fps: float) -> tuple[int, ...]:
@@ -177,12 +182,12 @@ class Audio(Modality):
         """Return frequencies of codes and what they stand for, or the mean column."""
         if shared is None:
             return super().settled(sums, shared)
-        variance = super().settled(sums, shared)["variance"]
+        numbers = super().settled(sums, shared)
         vectors = {key: sums[f"vector_{key}"] for key in ("count", "total", "squares")}
         mean, spread = mean_and_variance(vectors)
         return {
             **code_frequencies(sums["counts"]),
-            "variance": variance,
+            **numbers,
             "codebooks": shared,
             "vector_mean": mean.astype(np.float32),
             "vector_deviation": np.sqrt(np.maximum(spread, SMALLEST_VARIANCE)).astype(np.float32),
@@ -302,16 +307,39 @@ class Audio(Modality):
         *,
         positions: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """Return the error and, for logits, the hits of the model and of the most frequent code."""
+        """Return the error and, for logits, the share of codes that are hit."""
         figures = super().scores(predicted, rows, mask, positions=positions)
         if not self._is_logits(predicted):
             return figures
-        wanted = rows[..., positions].transpose(2, 3)
-        best = predicted.argmax(-1)
-        usual = self.estimate("log_probability").argmax(1).to(best.device).expand_as(best)
-        for key, guess in (("top1", best), ("top1_unigram", usual)):
-            figures[key] = (guess == wanted).double().mean((2, 3))[mask].mean()
+        figures["top1"] = self._hits(predicted.argmax(-1), rows[..., positions], mask)
         return figures
+
+    def _hits(self, guess: torch.Tensor, wanted: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the share of codes (B, L, Q, n) that a guess (B, L, n, Q) hits."""
+        return (guess == wanted.transpose(2, 3)).double().mean((2, 3))[mask].mean()
+
+    def control_scores(
+        self,
+        rows: torch.Tensor,
+        before: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+        made: torch.Tensor,
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """Return figures of the most frequent codes, and of those of the TR before."""
+        if not self._is_logits(made):
+            return super().control_scores(rows, before, mask, positions=positions, made=made)
+        usual = self.estimate("log_probability").to(rows.device)
+        logits = usual.expand(*rows.shape[:2], made.shape[2], *usual.shape)
+        return {
+            MEAN: self.scores(logits, rows, mask, positions=positions),
+            PREVIOUS: {
+                "top1": self._hits(
+                    before[..., positions].transpose(2, 3), rows[..., positions], mask
+                )
+            },
+        }
 
     def draw(
         self,
@@ -361,40 +389,3 @@ class Audio(Modality):
         rate, codec = f"{self.options.bandwidth_kbps:g} kbps", self.options.codec
         trained = f"Sound: EnCodec codes [@defossez2022], {rate} ({codec})."
         return ["Sound: codes of an untrained codec." if codec == UNTRAINED else trained]
-
-
-def code_counts(rows: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Return how often each code occurs in each codebook, (Q, codes)."""
-    return np.stack(
-        [np.bincount(rows[:, q].ravel(), minlength=CODES) for q in range(rows.shape[1])]
-    ).astype(np.float64)
-
-
-def code_frequencies(counts: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-    """Return logarithms of codes' frequencies, (Q, codes), and the cost of guessing, in nats."""
-    # Half a count more, so that a code not seen in training is unlikely but possible.
-    probability = (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
-    logarithm = np.log(probability)
-    observed = counts / counts.sum(axis=1, keepdims=True)
-    cost = -(observed * logarithm).sum(axis=1).mean()
-    return {
-        "log_probability": logarithm.astype(np.float32),
-        "entropy": np.maximum(cost, SMALLEST_VARIANCE),
-    }
-
-
-def code_vectors(codes: NDArray[np.int16], codebooks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what codes (trs, Q, C) stand for: the sum of their vectors, (trs, C, 128)."""
-    total = np.zeros((codes.shape[0], codes.shape[2], codebooks.shape[2]), dtype=np.float32)
-    for number, book in enumerate(codebooks):
-        total += book[codes[:, number]]
-    return total
-
-
-def vector_sums(rows: NDArray[np.int16], codebooks: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """Return the moments of what codes stand for, (128,) each."""
-    total: dict[str, NDArray[Any]] = {}
-    for row in rows:
-        found = moments(code_vectors(row[None], codebooks)[0])
-        total = {name: total.get(name, 0) + value for name, value in found.items()}
-    return {f"vector_{name}": value for name, value in total.items()}

@@ -23,12 +23,14 @@ from giblet_hpc.config.model import TemporalModel
 from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests
 from giblet_hpc.files import write_with
+from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, mean_and_variance, moments
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
 SPAN = "span"
 """The estimate of those directions, where a config asks for it."""
-SMALLEST_VARIANCE = 1e-8
+MEAN, PREVIOUS = "mean", "previous"
+"""Reconstructions that know nothing of a TR: of the training TRs' mean, of the TR before."""
 Normalise = Literal["variance", "std", "none"]
 Estimates = Mapping[str, NDArray[Any]]
 Note = Callable[[], None]
@@ -303,6 +305,36 @@ class Modality(ABC):
         error = self.loss(predicted, rows, mask, positions=positions, normalise="variance")
         return {"error": error}
 
+    def control_scores(
+        self,
+        rows: torch.Tensor,
+        before: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+        made: torch.Tensor,
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """Return figures of what knows nothing of a TR, by `MEAN` and `PREVIOUS`; as `scores`.
+
+        Parameters
+        ----------
+        rows, before : Tensor, (B, L, ...)
+            The stimulus, and that of the TRs before.
+        mask : Tensor, (B, L) bool
+        positions : Tensor, optional
+        made : Tensor, (B, L, ...)
+            Any reconstruction of the network: controls have its form.
+        """
+        form = (*rows.shape[:2], *made.shape[2:])
+        guesses = {
+            MEAN: self.estimate("mean").to(rows.device).expand(form),
+            PREVIOUS: self.target(before, made),
+        }
+        return {
+            name: self.scores(guess, rows, mask, positions=positions)
+            for name, guess in guesses.items()
+        }
+
     @abstractmethod
     def draw(
         self,
@@ -362,29 +394,3 @@ def scale(variance: float, normalise: Normalise) -> float:
     if normalise == "variance":
         return variance
     return variance**0.5 if normalise == "std" else 1.0
-
-
-def moments(rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return how many rows there are, their sum, and the sum of their squares."""
-    precise = rows.astype(np.float64)
-    return {
-        "count": np.array(float(len(rows))),
-        "total": precise.sum(axis=0),
-        "squares": np.square(precise, out=precise).sum(axis=0),
-    }
-
-
-def mean_and_variance(
-    sums: Mapping[str, NDArray[Any]],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each feature's mean and variance from the moments of all rows."""
-    mean = sums["total"] / sums["count"]
-    return mean, np.maximum(sums["squares"] / sums["count"] - mean**2, 0.0)
-
-
-def draw_vectors(axis: Any, shown: torch.Tensor, predicted: torch.Tensor, *, title: str) -> None:
-    """Draw two rows of features over each other."""
-    axis.plot(shown.flatten(), lw=0.8, label="shown")
-    axis.plot(predicted.flatten(), lw=0.8, label="reconstructed")
-    axis.set_title(title, fontsize=8)
-    axis.legend(fontsize=6)

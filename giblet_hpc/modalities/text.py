@@ -19,12 +19,8 @@ from giblet_hpc.config.study import ScanRun
 from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.files import sha256_json
 from giblet_hpc.media import sheets, words
-from giblet_hpc.modalities.base import (
-    Estimates,
-    Modality,
-    Note,
-    draw_vectors,
-)
+from giblet_hpc.modalities.base import Estimates, Modality, Note
+from giblet_hpc.modalities.vectors import draw_vectors
 from giblet_hpc.models.dense import JOINT, scaled, stack
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.store import FeatureStore

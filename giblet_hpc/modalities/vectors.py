@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from giblet_hpc.config.model import TemporalModel
-from giblet_hpc.modalities.base import Estimates, Modality, draw_vectors, mean_and_variance, moments
+from giblet_hpc.modalities.base import Estimates, Modality
+from giblet_hpc.modalities.moments import mean_and_variance, moments
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 
 CONSTANT = 1e-6
@@ -82,3 +83,11 @@ class Vectors(Modality):
         """Draw the columns over each other."""
         del positions
         draw_vectors(axes[0], shown, predicted, title=self.name)
+
+
+def draw_vectors(axis: Any, shown: torch.Tensor, predicted: torch.Tensor, *, title: str) -> None:
+    """Draw two rows of features over each other."""
+    axis.plot(shown.flatten(), lw=0.8, label="shown")
+    axis.plot(predicted.flatten(), lw=0.8, label="reconstructed")
+    axis.set_title(title, fontsize=8)
+    axis.legend(fontsize=6)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from giblet_hpc import timing
 from giblet_hpc.arrays import ArraySpec
+from giblet_hpc.config.features import Modality as Section
 from giblet_hpc.config.features import VideoFeatures
 from giblet_hpc.config.io import own_fields
 from giblet_hpc.config.model import TemporalModel
@@ -26,14 +27,18 @@ from giblet_hpc.modalities.base import (
     Modality,
     Normalise,
     Note,
-    moments,
 )
+from giblet_hpc.modalities.moments import moments
 from giblet_hpc.modalities.rows import by_shard, film_inputs, write_in_order
 from giblet_hpc.models.dense import JOINT, InSpan, SumOverFrames, scaled, stack
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
 STRIDE = 16
+SSIM_WINDOW = 11
+"""Pixels, of the window in which structural similarity compares."""
+SAME = 1e-10
+"""Mean squared error below which frames count as the same: 100 dB."""
 
 
 class Video(Modality):
@@ -42,6 +47,14 @@ class Video(Modality):
     panels: ClassVar[int] = 2
     spanned: ClassVar[bool] = True
     options: VideoFeatures
+
+    def __init__(self, name: str, options: Section) -> None:
+        super().__init__(name, options)
+        self.labels = {
+            **self.labels,
+            "psnr": "peak signal-to-noise ratio, dB",
+            "ssim": "structural similarity (1 = the same)",
+        }
 
     def _fps(self, survey: Survey) -> float:
         """Return the frames a second to sample: the config's, else those of the first film."""
@@ -157,6 +170,24 @@ class Video(Modality):
         del shared
         return inputs.mean(axis=1, dtype=np.float32).reshape(len(inputs), -1) / 255
 
+    def scores(
+        self,
+        predicted: torch.Tensor,
+        rows: torch.Tensor,
+        mask: torch.Tensor,
+        *,
+        positions: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the error, and how alike frames are; structural similarity of a TR's first one."""
+        figures = super().scores(predicted, rows, mask, positions=positions)
+        made, shown = predicted.float().clamp(0, 1)[mask], self.target(rows, predicted)[mask]
+        error = (made - shown).square().flatten(2).mean(2).clamp(min=SAME)
+        figures["psnr"] = (-10 * error.log10()).mean()
+        if min(self.shape[1:3]) >= SSIM_WINDOW:
+            pairs = zip(made[:, 0].cpu().numpy(), shown[:, 0].cpu().numpy(), strict=True)
+            figures["ssim"] = torch.tensor([similarity(*pair) for pair in pairs]).mean()
+        return figures
+
     def draw(
         self,
         axes: Sequence[Any],
@@ -196,6 +227,21 @@ def _batched(frames: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray
     """Stack ``size`` frames to a row."""
     while batch := list(itertools.islice(frames, size)):
         yield np.stack(batch)
+
+
+def similarity(made: NDArray[np.float32], shown: NDArray[np.float32]) -> float:
+    """Return the structural similarity of two frames (H, X, 3) of fractions, 1 for the same.
+
+    Wang et al. 2004, IEEE Transactions on Image Processing 13:600, with that paper's window.
+    """
+    from skimage.metrics import structural_similarity
+
+    return float(
+        structural_similarity(  # type: ignore[no-untyped-call]
+            made, shown, channel_axis=-1, data_range=1.0, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )  # fmt: skip
 
 
 class FrameEncoder(nn.Module):

@@ -261,11 +261,23 @@ class DenseModel(nn.Module):
 
     def forward(self, batch: Batch, positions: Positions) -> Output:
         """Predict a batch of windows of one TR each; ``positions`` are not used."""
-        del positions
         inputs = {n: coder.dense_input(batch.stimulus[n]) for n, coder in self._coders.items()}
         bottleneck = self.encoder(inputs)[:, None, :]  # (N, 1, Z)
         self.seen_bottleneck = bottleneck
-        voxels = self.encoder.voxels(bottleneck[:, 0])
+        voxels = self.scans(bottleneck, batch.inside, 1)
+        rows = self.reconstruct(bottleneck, positions)
+        return Output(voxels, bottleneck, voxels.new_zeros(()), rows)
+
+    def reconstruct(
+        self, bottleneck: torch.Tensor, positions: Positions
+    ) -> dict[str, torch.Tensor]:
+        """Return each modality's (N, 1, ...) from the bottleneck (N, 1, Z)."""
+        del positions
         flat = self.decoder(bottleneck[:, 0])
-        rows = {name: coder.dense_output(flat[name]) for name, coder in self._coders.items()}
-        return Output(voxels[:, None, None, :], bottleneck, voxels.new_zeros(()), rows)
+        return {name: coder.dense_output(flat[name]) for name, coder in self._coders.items()}
+
+    def scans(self, bottleneck: torch.Tensor, inside: torch.Tensor, target: int) -> torch.Tensor:
+        """Return (N, 1, 1, V) from the bottleneck (N, 1, Z)."""
+        del inside, target
+        voxels: torch.Tensor = self.encoder.voxels(bottleneck[:, 0])
+        return voxels[:, None, None, :]

@@ -63,6 +63,18 @@ class Output(NamedTuple):
     """Each modality's (B, L, ...), as its decoder makes it."""
 
 
+class Halves(Protocol):
+    """What a network makes of its bottleneck, whatever put the values there."""
+
+    def reconstruct(
+        self, bottleneck: torch.Tensor, positions: Positions
+    ) -> dict[str, torch.Tensor]:
+        """Return each modality's (B, L, ...) from the bottleneck (B, L, Z)."""
+
+    def scans(self, bottleneck: torch.Tensor, inside: torch.Tensor, target: int) -> torch.Tensor:
+        """Return the last ``target`` TRs' (B, L, S, V) from the bottleneck (B, W, Z)."""
+
+
 class Coder(Protocol):
     """A modality's two networks in the temporal model."""
 

@@ -135,10 +135,20 @@ class TemporalNet(nn.Module):
         target = batch.bold.shape[1]
         bottleneck = self.encode(batch)
         self.seen_bottleneck = bottleneck
-        current = bottleneck[:, -target:]
-        reconstruction = {
-            name: decoder(current, positions[name]) if name in positions else decoder(current)
+        reconstruction = self.reconstruct(bottleneck[:, -target:], positions)
+        bold = self.scans(bottleneck, batch.inside, target)
+        return Output(bold, bottleneck, self.map_penalty(), reconstruction)
+
+    def reconstruct(
+        self, bottleneck: torch.Tensor, positions: Positions
+    ) -> dict[str, torch.Tensor]:
+        """Return each modality's (B, L, ...) from the bottleneck (B, L, Z)."""
+        return {
+            name: decoder(bottleneck, positions[name]) if name in positions else decoder(bottleneck)
             for name, decoder in self.decoders.items()
         }
-        bold = self.voxels(bottleneck, batch.inside, target)
-        return Output(bold, bottleneck, self.map_penalty(), reconstruction)
+
+    def scans(self, bottleneck: torch.Tensor, inside: torch.Tensor, target: int) -> torch.Tensor:
+        """Return the last ``target`` TRs' (B, L, S, V) from the bottleneck (B, W, Z)."""
+        scans: torch.Tensor = self.voxels(bottleneck, inside, target)
+        return scans

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from giblet_hpc.config.io import fingerprint
 from giblet_hpc.config.run import RunConfig
-from giblet_hpc.evaluation import combine, figures, methods, page, samples
+from giblet_hpc.evaluation import combine, figures, methods, page, reconstruction, samples
 from giblet_hpc.evaluation.baselines import Baselines, delays_of
 from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.fold import ScoredFold, labels_of
@@ -27,7 +27,6 @@ from giblet_hpc.evaluation.prediction import (
     average,
     load_best,
     predict_test,
-    read_figures,
     seed_folder,
 )
 from giblet_hpc.files import read_json, write_json
@@ -86,6 +85,7 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> None:
             progress.note(phase=f"scoring {fold.name}")
         if not is_made(work.folder / "fold.json", world):
             work.compare(scored)
+        work.reconstruct()
         predictor, step = work.first()
         scored.write(step=step)
         if world.is_main:
@@ -141,6 +141,17 @@ class _FoldWork:
         if not self._config.evaluate.network:
             return None, None
         return self._network(members(self._config, self._fold)[0], self._fold)
+
+    def reconstruct(self) -> None:
+        """Write what reconstructions are held against, and what is decoded from scans."""
+        predictor, _ = self.first()
+        if predictor is None or not predictor.reconstructed:
+            return
+        options, held = self._config.evaluate, (self._study, self.folder, self._world)
+        if options.controls:
+            reconstruction.write_controls(predictor, self._fold.test, *held)
+        if options.decode:
+            reconstruction.write_decoded(predictor, self._fold, *held)
 
     def compare(self, scored: ScoredFold) -> None:
         """Write what the network is held against, and both together."""
@@ -254,20 +265,14 @@ def _shown(paths: RunPaths, predictor: Predictor | None, scored: ScoredFold) -> 
     _draw(paths, scored, arrays, rows["subjects"])
     gate = read_json(folder / "gate.json") if (folder / "gate.json").is_file() else {}
     if predictor is None:
-        return {**rows, "gate": gate, "reconstruction": []}
+        return {**rows, "gate": gate, "reconstruction": [], "decoded": {}}
     where = paths.figures(scored.fold.name)
     figures.save_figure(where, "training", figures.training_figure(paths.metrics(scored.fold.name)))
     for place in samples.sample_trs(scored.fold.test, config.evaluate.samples):
         drawn = samples.sample_figure(predictor, scored.study, place, made["model"])
         figures.save_figure(where, f"sample-{place[0].run}-TR-{place[1]:04d}", drawn)
-    scores = read_figures(folder)
-    reconstruction = [
-        (f"{name}: {label}", scores[name][key])
-        for name, modality in predictor.reconstructed.items()
-        for key, label in modality.labels.items()
-        if key in scores[name]
-    ]
-    return {**rows, "gate": gate, "reconstruction": reconstruction}
+    labels = {name: modality.labels for name, modality in predictor.reconstructed.items()}
+    return {**rows, "gate": gate, **reconstruction.of_fold(folder, labels)}
 
 
 def _draw(

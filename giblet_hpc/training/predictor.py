@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from giblet_hpc.errors import ConfigError
 from giblet_hpc.modalities.base import Modality
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.models.dense import DenseModel, with_layer_norm
-from giblet_hpc.models.shapes import Batch, Output, Positions, Shapes
+from giblet_hpc.models.shapes import Batch, Halves, Output, Positions, Shapes
 from giblet_hpc.models.temporal import TemporalNet
 from giblet_hpc.training.batches import WindowReader
 from giblet_hpc.training.feed import StudyArrays
@@ -64,6 +65,20 @@ class Predictor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             output: Output = model(batch, positions)
         return output
+
+    def reconstruct(
+        self, bottleneck: torch.Tensor, positions: Positions
+    ) -> dict[str, torch.Tensor]:
+        """Return each modality's (B, L, ...) from a bottleneck (B, L, Z), on the device."""
+        bf16 = uses_bf16(self.config, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return cast(Halves, self.model).reconstruct(bottleneck, positions)
+
+    def scans(self, bottleneck: torch.Tensor, inside: torch.Tensor, target: int) -> torch.Tensor:
+        """Return the last ``target`` TRs' (B, L, S, V) from a bottleneck (B, W, Z)."""
+        bf16 = uses_bf16(self.config, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return cast(Halves, self.model).scans(bottleneck, inside, target)
 
     @property
     def reconstructed(self) -> dict[str, Modality]:

@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 
 from giblet_hpc.errors import DataError
 from giblet_hpc.files import write_with
-from giblet_hpc.modalities.base import (
-    SMALLEST_VARIANCE,
-    Modality,
-    mean_and_variance,
-    moments,
-)
+from giblet_hpc.modalities.base import Modality
+from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, mean_and_variance, moments
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import Rows, StudyArrays
 from giblet_hpc.training.world import World

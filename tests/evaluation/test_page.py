@@ -30,8 +30,15 @@ FOLD: dict[str, Any] = {
               "product-video": 0.01}],
     "gate": {"<b>x</b>": 0.25},
     "subjects": [{"subject": "<i>s", "model_r": 0.5, "ridge_r": 0.2, **ENDS}],
-    "reconstruction": [["video: error (1 = training mean)", 0.7],
-                       ["audio: error (1 = training mean or code frequencies)", 0.999]],
+    "reconstruction": [
+        {"figure": "video: error (1 = training mean)", "model": 0.7, "scans": 0.85, "mean": 1.02,
+         "previous": 0.31},
+        {"figure": "audio: error (1 = training mean or code frequencies)", "model": 0.999,
+         "scans": None, "mean": 1.0, "previous": None},
+    ],
+    "decoded": {"top1": 0.25, "chance1": 0.05, "top5": 0.5, "chance5": 0.25, "segments": 20.0},
+    "matching": {"ridge": {"top1": 0.4, "chance1": 0.05, "top5": 0.8, "chance5": 0.25,
+                           "segments": 20.0}},
 }  # fmt: skip
 
 R = {"model_r": np.zeros(5), "ridge_r": np.arange(5)}
@@ -88,6 +95,9 @@ def test_everything_is_in_the_page_and_nothing_becomes_markup(evaluated: RunPath
     assert "Training: <b>healthy</b>" in text
     assert "audio: the reconstruction is no better than the training mean" in text
     assert "video: the reconstruction" not in text
+    assert "<td>0.700</td><td>0.850</td><td>1.020</td><td>0.310</td>" in text
+    assert "<td>scans, by the prediction of ridge</td><td>40.0%</td><td>5.0%</td>" in text
+    assert "<td>stimulus, by what is decoded from scans</td><td>25.0%</td>" in text
     assert "Scans &amp; &lt;b&gt;words&lt;/b&gt; (Défossez et al. 2022)." in text
     assert "4 test TRs at step 9" in text and "giblet-hpc " in text
     assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text

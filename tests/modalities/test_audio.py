@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from giblet_hpc.config.features import UNTRAINED, AudioFeatures
-from giblet_hpc.modalities.audio import Audio, code_vectors
+from giblet_hpc.modalities.audio import Audio
+from giblet_hpc.modalities.code_sums import code_vectors
 
 RANDOM = np.random.default_rng(0)
 

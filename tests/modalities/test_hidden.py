@@ -74,7 +74,7 @@ def test_from_raw_files_to_a_report(
     train.run(config, paths, ALONE)
     evaluate.run(config, paths, ALONE)
     (fold,) = read_json(paths.scores)
-    said = {name for name, _ in fold["reconstruction"]}
+    said = {row["figure"] for row in fold["reconstruction"]}
     assert any(name.startswith("video:") for name in said)
     assert not any("encoder" in name or "language_model" in name for name in said)
     page = paths.report.read_text()

@@ -24,8 +24,9 @@ from giblet_hpc.digests import Digests, code_digest
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.media import sound
 from giblet_hpc.modalities import registry
-from giblet_hpc.modalities.base import Modality, Note, draw_vectors
+from giblet_hpc.modalities.base import Modality, Note
 from giblet_hpc.modalities.rows import film_inputs
+from giblet_hpc.modalities.vectors import draw_vectors
 from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
 from giblet_hpc.runs.paths import STAGES, RunPaths
 from giblet_hpc.stages.__main__ import run_stage
