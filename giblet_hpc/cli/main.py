@@ -35,6 +35,9 @@ COMMANDS = {
     "inspect": ("diagnose:inspect",
                 "Look for what is wrong with a study or a network: each finding has a number and a "
                 "remedy."),
+    "lesion": ("lesion:lesion_command",
+               "Silence regions, voxels or units of an evaluated run, and show what becomes of the "
+               "decoded stimulus."),
     "logs": ("inspect:logs_command", "Print the log of a run's last attempt, or of another one."),
     "plan": ("plan:plan_command",
              "Show memory, traffic and time of each parallel mode, and which is chosen."),

@@ -9,6 +9,11 @@ from pydantic import Field, model_validator
 
 from giblet_hpc.config.section import Count, Fraction, NonNegative, Positive, Section, Weight
 
+DECODED_SECONDS = 10.0
+"""After a TR, in which scans say what was shown in it: the response's rise and fall."""
+SEGMENT_SECONDS = 15.0
+"""Of the stretches of TRs that are told apart."""
+
 
 class Ridge(Section):
     """The linear baseline that every report shows beside the network."""

@@ -38,6 +38,15 @@ WORKS = {
         title="High Fidelity Neural Audio Compression", where="arXiv:2210.13438", year="2022",
         doi="10.48550/arXiv.2210.13438",
     ),
+    "haxby2011": Work(
+        short="Haxby et al. 2011", kind="article",
+        author="Haxby, James V. and Guntupalli, J. Swaroop and Connolly, Andrew C. and "
+        "Halchenko, Yaroslav O. and Conroy, Bryan R. and Gobbini, M. Ida and Hanke, Michael and "
+        "Ramadge, Peter J.",
+        title="A common, high-dimensional model of the representational space in human ventral "
+        "temporal cortex",
+        where="Neuron 72:404-416", year="2011", doi="10.1016/j.neuron.2011.08.026",
+    ),
     "breiman1996": Work(
         short="Breiman 1996", kind="article", author="Breiman, Leo", title="Stacked regressions",
         where="Machine Learning 24:49-64", year="1996", doi="10.1007/BF00117832",

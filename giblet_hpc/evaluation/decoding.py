@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from giblet_hpc.config.evaluate import DECODED_SECONDS
 from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation.blocks import over_ranks, scans_of, voxel_blocks, voxel_share
 from giblet_hpc.evaluation.penalised import usable_blocks
@@ -27,8 +28,6 @@ from giblet_hpc.training.predictor import Predictor
 from giblet_hpc.training.windows import covering_windows
 from giblet_hpc.training.world import World
 
-SECONDS = 10.0
-"""After a TR, in which scans say what was shown in it: the response's rise and fall."""
 PENALTIES = tuple(10.0**k for k in np.arange(-4, 3.5, 0.5))
 """To choose from, as multiples of the mean similarity of a TR with itself."""
 FOLDS = 5
@@ -86,7 +85,7 @@ def load_decoder(file: Path) -> Decoder:
 
 def scans_after(tr: float) -> int:
     """Return how many scans say what was shown in a TR of ``tr`` seconds: from its own on."""
-    return math.ceil(SECONDS / tr) + 1
+    return math.ceil(DECODED_SECONDS / tr) + 1
 
 
 def similarity(

@@ -35,6 +35,8 @@ body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 1rem aut
 img, video {{ max-width: 100%; height: auto; vertical-align: top; }}
 figure {{ display: inline-block; vertical-align: top; margin: .5rem .5rem .5rem 0; }}
 figcaption {{ font-size: .85rem; }}
+table {{ border-collapse: collapse; font-size: .9rem; }}
+th, td {{ text-align: left; padding: .15rem .7rem .15rem 0; border-bottom: 1px solid #8884; }}
 </style>
 <h1>{title}</h1>
 <p>{said}</p>
@@ -111,7 +113,9 @@ def _sample(predictor: Predictor, study: StudyArrays, window: Window, stem: Path
     for name, modality in predictor.reconstructed.items():
         shown = batch.stimulus[name][0, -target:][:length].cpu()
         made = output.reconstruction[name][0, :length].float().cpu()
-        files += modality.save(stem.with_name(f"{stem.name}-{name}"), shown, made, tr=tr)
+        files += modality.save(
+            stem.with_name(f"{stem.name}-{name}"), shown, {"reconstructed": made}, tr=tr
+        )
     predicted = output.bold[0, :length].float().transpose(0, 1).cpu().numpy()
     scans = batch.bold[0, :length].transpose(0, 1).cpu().numpy()
     valid = batch.valid[0, :length].T.cpu().numpy()

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from giblet_hpc.config.evaluate import SEGMENT_SECONDS
 from giblet_hpc.evaluation.blocks import over_ranks, scans_of, valid_rows, voxel_blocks, voxel_share
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.world import World
 
-SEGMENT_SECONDS = 15.0
 TOP = 5
 Products = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 """Of rows that are queries with rows that are candidates, (trs, trs), and of each with itself,

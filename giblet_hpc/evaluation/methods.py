@@ -7,6 +7,7 @@ from typing import Protocol
 
 from giblet_hpc import __version__
 from giblet_hpc.config.bold import Bold
+from giblet_hpc.config.evaluate import DECODED_SECONDS, SEGMENT_SECONDS
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
@@ -158,6 +159,16 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
             "Network and ridge together are their mean at equal deviation, weighted by a gate of "
             f"each region, from 0 to 1, with the highest mean r on {held_out} [@breiman1996]."
         )
+    if options.network and options.decode:
+        said.append(
+            "From scans the stimulus was decoded by ridge regression of the network's bottleneck "
+            f"on the scans of each TR and of {DECODED_SECONDS:g} s after it, its penalty chosen by "
+            "purged blocks of training and validation TRs, and by the network's decoders."
+        )
+    said.append(
+        f"Stretches of {SEGMENT_SECONDS:g} s of test TRs were told apart by the cosine between "
+        "their patterns (time segment matching [@haxby2011])."
+    )
     if options.chance_shifts:
         said.append(
             f"Scores by chance come from {options.chance_shifts:,} shifts of the predictions "

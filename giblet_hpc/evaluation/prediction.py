@@ -107,18 +107,15 @@ class _Rows:
             count = float(batch.inside[:, -batch.bold.shape[1] :].sum())
             where = self._predictor.positions(None)
             found = reconstruction_scores(self._predictor, output.reconstruction, batch, where)
-            _add(self._sums, found, count)
+            add_figures(self._sums, found, count)
             self.trs += count
 
 
-Sums = dict[str, dict[str, float]]
-
-
-def _add(sums: Sums, found: Figures, count: float) -> None:
+def add_figures(sums: Figures, found: Figures, count: float) -> None:
     """Add the figures of ``count`` TRs."""
     for name, scores in found.items():
         for key, value in scores.items():
-            sums[name][key] += value * count
+            sums[name][key] = sums[name].get(key, 0.0) + value * count
 
 
 @torch.inference_mode()
@@ -138,7 +135,7 @@ def score_bottleneck(
     world : World
     """
     length, first = predictor.config.train.window_trs, first_rows(blocks)
-    sums: Sums = {name: defaultdict(float) for name in predictor.reconstructed}
+    sums: Figures = {name: defaultdict(float) for name in predictor.reconstructed}
     positions, trs = predictor.positions(None), 0.0
     for window in covering_windows(blocks, length)[world.rank :: world.size]:
         batch = predictor.reader([window])
@@ -148,7 +145,7 @@ def score_bottleneck(
         held[:count] = bottleneck[row : row + count]
         placed = torch.from_numpy(held).to(predictor.device)[None]
         made = predictor.reconstruct(placed, positions)
-        _add(sums, reconstruction_scores(predictor, made, batch, positions), float(count))
+        add_figures(sums, reconstruction_scores(predictor, made, batch, positions), float(count))
         trs += count
     return mean_figures(world.gather({"sums": sums, "trs": trs}))
 

@@ -363,19 +363,16 @@ class Audio(Modality):
         return torch.arange(self.shape[1]) if self.codes else None
 
     def save(
-        self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
+        self, stem: Path, shown: torch.Tensor, made: Mapping[str, torch.Tensor], *, tr: float
     ) -> list[Path]:
-        """Write both through the codec's decoder as sound, beside the codes themselves."""
+        """Write all through the codec's decoder as sound, beside the codes themselves."""
         if not self.codes:
-            return super().save(stem, shown, predicted, tr=tr)
-        if predicted.dim() == 4:  # logits (L, n, Q, codes)
-            made = predicted.argmax(-1).transpose(1, 2)
-        else:
-            made = predicted.float().round().clamp(0, MAX_CODE).reshape(shown.shape)
+            return super().save(stem, shown, made, tr=tr)
         from giblet_hpc.media.codec import make_codec
 
         codec, paths = make_codec(self.options), []
-        for what, codes in (("shown", shown), ("reconstructed", made)):
+        every = {what: _codes(values).reshape(shown.shape) for what, values in made.items()}
+        for what, codes in {"shown": shown, **every}.items():
             numbers = codes.transpose(0, 1).flatten(1).to(torch.int16).numpy()
             paths.append(stem.with_name(f"{stem.name}-{what}.wav"))
             clips.write_sound(paths[-1], codec.decode(numbers), sound.SAMPLE_RATE)
@@ -389,3 +386,10 @@ class Audio(Modality):
         rate, codec = f"{self.options.bandwidth_kbps:g} kbps", self.options.codec
         trained = f"Sound: EnCodec codes [@defossez2022], {rate} ({codec})."
         return ["Sound: codes of an untrained codec." if codec == UNTRAINED else trained]
+
+
+def _codes(made: torch.Tensor) -> torch.Tensor:
+    """Return the codes (L, Q, C) that logits (L, C, Q, codes) or numbers stand for."""
+    if made.dim() == 4:
+        return made.argmax(-1).transpose(1, 2)
+    return made.float().round().clamp(0, MAX_CODE)

@@ -187,7 +187,8 @@ class Modality(ABC):
         shape : sequence of int
             Of a TR's row in the store.
         """
-        return self.fit([_noise(shape)], None)
+        noise = np.random.default_rng(0).integers(0, 3, (4, *shape))
+        return self.fit([noise.astype(np.float32)], None)
 
     @property
     def projects(self) -> bool:
@@ -351,9 +352,9 @@ class Modality(ABC):
         return None
 
     def save(
-        self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
+        self, stem: Path, shown: torch.Tensor, made: Mapping[str, torch.Tensor], *, tr: float
     ) -> list[Path]:
-        """Write some TRs in a row and their reconstruction as files; return them.
+        """Write some TRs in a row and reconstructions of them as files; return them.
 
         By default as an array each, (trs, ...).
 
@@ -363,14 +364,19 @@ class Modality(ABC):
             Begin of the files' names.
         shown : Tensor, shape (L, ...)
             Stored rows.
-        predicted : Tensor, shape (L, ...)
-            As the decoder makes it, at `whole_positions`.
+        made : mapping of str to Tensor, shape (L, ...)
+            As the decoder makes them, at `whole_positions`, by the end of the files' names.
         tr : float
             Seconds.
         """
         del tr
-        pairs = {"shown": shown, "reconstructed": predicted.float()}
-        return [save_array(stem, what, values.numpy()) for what, values in pairs.items()]
+        every = {"shown": shown, **{what: values.float() for what, values in made.items()}}
+        return [save_array(stem, what, values.numpy()) for what, values in every.items()]
+
+    def captions(self, spec: ArraySpec) -> list[str]:
+        """Return what is said of each TR of a stored array, in words; empty where nothing is."""
+        del spec
+        return []
 
     def remarks(self) -> list[str]:
         """Return sentences on method that a reader of the report needs."""
@@ -382,11 +388,6 @@ def save_array(stem: Path, what: str, values: NDArray[Any]) -> Path:
     path = stem.with_name(f"{stem.name}-{what}.npy")
     write_with(path, lambda handle: np.save(handle, values))
     return path
-
-
-def _noise(shape: Sequence[int]) -> NDArray[np.float32]:
-    """Return some rows that vary."""
-    return np.random.default_rng(0).integers(0, 3, (4, *shape)).astype(np.float32)
 
 
 def scale(variance: float, normalise: Normalise) -> float:

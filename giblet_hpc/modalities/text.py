@@ -76,8 +76,18 @@ class Text(Modality):
                 ),
                 "code": code_digest(sheets, words, timing.segment_overlap, Text.write),
             },
-            {"words": vocabulary},
+            {"words": vocabulary, "segments": [list(segment) for segment in segments]},
         )
+
+    def captions(self, spec: ArraySpec) -> list[str]:
+        """Return the words of the segments at each TR."""
+        segments = [timing.Segment(*row) for row in spec.attributes.get("segments", [])]
+        if not segments:
+            return []
+        there = timing.segment_overlap(segments, spec.shape[0]) > 0
+        return [
+            " / ".join(segments[number].text for number in np.flatnonzero(row)) for row in there
+        ]
 
     def write(
         self, survey: Survey, run: ScanRun, *, spec: ArraySpec, store: FeatureStore, note: Note

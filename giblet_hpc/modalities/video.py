@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -211,12 +211,16 @@ class Video(Modality):
         return [f"Picture: {which}, {self.options.width} x {self.options.height} pixels."]
 
     def save(
-        self, stem: Path, shown: torch.Tensor, predicted: torch.Tensor, *, tr: float
+        self, stem: Path, shown: torch.Tensor, made: Mapping[str, torch.Tensor], *, tr: float
     ) -> list[Path]:
-        """Write both as films at the rate at which frames were kept."""
-        made = (predicted.float().clamp(0, 1) * 255).round().to(torch.uint8)
+        """Write all as films at the rate at which frames were kept."""
+        pixels = {
+            what: (values.float().clamp(0, 1) * 255).round().to(torch.uint8)
+            for what, values in made.items()
+        }
+        kept = min(frames.shape[1] for frames in pixels.values())
         paths = []
-        for what, frames in (("shown", shown[:, : made.shape[1]]), ("reconstructed", made)):
+        for what, frames in {"shown": shown[:, :kept], **pixels}.items():
             path = stem.with_name(f"{stem.name}-{what}.mp4")
             clips.write_film(path, frames.flatten(0, 1).numpy(), frames.shape[1] / tr)
             paths.append(path)

@@ -10,11 +10,13 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
+from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.training import checkpoint
 from giblet_hpc.training.feed import StudyArrays, load_study
+from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.predictor import Predictor, make_predictor
 from giblet_hpc.training.span import with_span
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
@@ -30,7 +32,6 @@ class Loaded:
     ----------
     predictor : Predictor
     study : StudyArrays
-        Rows stay in the store until they are asked for.
     fold : Fold
     step : int
         Of the checkpoint; 0 for weights as they are drawn.
@@ -43,7 +44,13 @@ class Loaded:
 
 
 def with_checkpoint(
-    config: RunConfig, paths: RunPaths, *, step: int | None, fold: str, device: torch.device
+    config: RunConfig,
+    paths: RunPaths,
+    *,
+    step: int | None,
+    fold: str,
+    device: torch.device,
+    in_memory: bool = False,
 ) -> Loaded:
     """Load a run's study and network; nothing in the run is written.
 
@@ -58,6 +65,9 @@ def with_checkpoint(
     fold : str
         By default the first.
     device : torch.device
+    in_memory : bool
+        Whether the study's arrays are read at once, where all of them are needed; by default rows
+        stay in the store until they are asked for.
 
     Raises
     ------
@@ -65,7 +75,10 @@ def with_checkpoint(
         When there is no such fold or checkpoint.
     """
     world = World(0, 0, 1, device)
-    study = load_study(config, read_json(paths.inputs), memory=None)
+    inputs = read_json(paths.inputs)
+    needed = stored_bytes(config, inputs)
+    memory = memory_for(world, needed, config.train.place) if in_memory else None
+    study = load_study(config, inputs, memory=memory)
     chosen = _fold(paths, fold)
     statistics = _statistics(config, paths, chosen, study=study, world=world)
     predictor = make_predictor(config, study, statistics, DataParallel(world))

@@ -64,6 +64,10 @@ class WindowReader:
         self.collect(windows, batch)
         return moved(batch, self.device)
 
+    def stimulus(self, run: str, name: str) -> NDArray[Any]:
+        """Return a run's rows of a modality as the model sees them, (trs, ...)."""
+        return self._runs[run].stimulus[name][:]
+
     def place_for(self, count: int, *, pinned: bool) -> Batch:
         """Return tensors on the host for so many windows; pinned, a GPU copies by itself."""
         run = next(iter(self._runs.values()))

@@ -31,7 +31,7 @@ def test_what_is_saved_is_what_was_reconstructed(tmp_path: Path, logits: bool) -
     predicted = made.float() + 0.3
     if logits:
         predicted = torch.nn.functional.one_hot(made.transpose(1, 2), 1024).float()
-    files = modality.save(tmp_path / "s", shown, predicted, tr=1.5)
+    files = modality.save(tmp_path / "s", shown, {"reconstructed": predicted}, tr=1.5)
     assert {file.name for file in files} == {
         "s-shown.wav", "s-shown-codes.npy", "s-reconstructed.wav", "s-reconstructed-codes.npy",
     }  # fmt: skip
@@ -48,7 +48,27 @@ def test_what_is_saved_is_what_was_reconstructed(tmp_path: Path, logits: bool) -
 def test_mel_bands_are_saved_as_numbers(tmp_path: Path) -> None:
     modality = Audio("audio", AudioFeatures(kind="mel", mel_bands=8)).fitted((8, 112), {})
     rows = torch.rand(2, 8, 112)
-    files = modality.save(tmp_path / "s", rows, rows * 2, tr=1.5)
+    files = modality.save(tmp_path / "s", rows, {"reconstructed": rows * 2}, tr=1.5)
     assert [file.suffix for file in files] == [".npy", ".npy"]
     np.testing.assert_array_equal(np.load(files[1]), (rows * 2).numpy())
     assert modality.whole_positions() is None
+
+
+def test_controls_of_codes_are_the_frequent_ones_and_those_of_the_tr_before() -> None:
+    random = np.random.default_rng(0)
+    books = random.random((2, 1024, 128)).astype(np.float32)
+    audio = Audio("audio", AudioFeatures(codec=UNTRAINED))
+    shown = random.integers(0, 3, (7, 2, 6)).astype(np.int16)
+    audio = audio.fitted((2, 6), audio.fit([shown], books))
+    rows, before = torch.from_numpy(shown)[None, 1:], torch.from_numpy(shown)[None, :-1]
+    positions, mask = torch.tensor([0, 3]), torch.ones(1, 6, dtype=torch.bool)
+    made = torch.zeros(1, 1, 2, 2, 1024)
+    found = audio.control_scores(rows, before, mask, positions=positions, made=made)
+    usual = [np.bincount(shown[:, book].ravel()).argmax() for book in range(2)]
+    hits = np.mean([shown[1:, book][:, [0, 3]] == usual[book] for book in range(2)])
+    assert float(found["mean"]["top1"]) == pytest.approx(hits)
+    assert float(found["mean"]["error"]) == pytest.approx(1, abs=0.2)
+    again = (shown[1:, :, [0, 3]] == shown[:-1, :, [0, 3]]).mean()
+    assert {key: float(value) for key, value in found["previous"].items()} == {
+        "top1": pytest.approx(again)
+    }

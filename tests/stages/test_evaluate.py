@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 
 from giblet_hpc.config import io
+from giblet_hpc.errors import GibletError
 from giblet_hpc.evaluation import bootstrap, tables
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import load_folds
 from giblet_hpc.stages import evaluate, preprocess, train
+from giblet_hpc.stages.lesion import Wanted, lesion_run
 from giblet_hpc.synthetic import StudySpec, synthesize
 from giblet_hpc.training.world import World
 from tests.conftest import TINY, Cli, sets
@@ -139,6 +143,80 @@ def test_every_score_has_its_controls(scored: RunPaths) -> None:
         "model_p.nii.gz",
     } <= {file.name for file in scored.evaluation.iterdir()}
     assert not list(scored.evaluation.glob("without-*.npy"))
+
+
+@pytest.mark.slow
+def test_reconstructions_are_beside_what_scans_say_and_what_knows_nothing(
+    scored: RunPaths,
+) -> None:
+    (fold,) = read_json(scored.scores)
+    rows = {row["figure"]: row for row in fold["reconstruction"]}
+    assert {"video: error (1 = training mean)", "video: structural similarity (1 = the same)",
+            "audio: error (1 = training mean)", "text: error (1 = training mean)"} <= set(rows)  # fmt: skip
+    for row in rows.values():
+        assert all(np.isfinite(row[kind]) for kind in ("model", "scans", "mean", "previous"))
+    for found in (*fold["matching"].values(), fold["decoded"]):
+        assert found["segments"] >= 2
+        assert 0 <= found["top1"] <= found["top5"] <= 1
+    assert set(fold["matching"]) == {"model", "ridge", "combined"}
+    page = scored.report.read_text()
+    assert "Which moment was it?" in page
+    assert "decoded from scans" in page
+
+
+def lesion(paths: RunPaths, folder: Path, wanted: Wanted) -> list[dict[str, Any]]:
+    _, record = lesion_run(
+        paths.load_config(), paths, wanted, fold="", device="cpu", folder=folder,
+        note=lambda _: None,
+    )  # fmt: skip
+    assert read_json(folder / "lesions.json") == record
+    return list(record["lesions"])
+
+
+@pytest.mark.slow
+def test_regions_voxels_and_units_are_silenced(scored: RunPaths, tmp_path: Path) -> None:
+    regions = lesion(scored, tmp_path / "r", Wanted(random=9, windows=2))
+    assert {row["lesion"] for row in regions} == {"video", "audio", "text", "mixed", "none"}
+    assert {row["modality"] for row in regions} == {"video", "audio", "text"}
+    assert all(0.1 <= row["moved_p"] <= 1 for row in regions)
+    words = read_json(tmp_path / "r" / "lesions.json")["samples"][0]["words"]
+    assert set(words) == {"shown", "decoded", "video", "audio", "text", "mixed", "none"}
+    (said,) = words["shown"]
+    assert "looks" in said or len(said.split()) > 2
+    # The same voxels, as a file.
+    labels = nibabel.load(scored.load_config().study.root / "regions.nii.gz")
+    names = {"video": 1}
+    image = nibabel.Nifti1Image(
+        (np.asarray(labels.dataobj) == names["video"]).astype(np.uint8), labels.affine
+    )
+    nibabel.save(image, tmp_path / "video region.nii.gz")
+    wanted = Wanted(voxels=tmp_path / "video region.nii.gz", random=9, windows=2, shown=0)
+    by_file = lesion(scored, tmp_path / "v", wanted)
+    own = [row for row in regions if row["lesion"] == "video"]
+    assert [row["moved"] for row in by_file] == pytest.approx([row["moved"] for row in own])
+    units = lesion(scored, tmp_path / "u", Wanted(units="0,3-5", random=3, windows=2, shown=1))
+    assert {row["size"] for row in units} == {4}
+    assert {"scans of all voxels", "scans of none", "video"} <= {row["modality"] for row in units}
+
+
+@pytest.mark.slow
+def test_what_cannot_be_silenced_is_refused(scored: RunPaths, tmp_path: Path) -> None:
+    def refused(wanted: Wanted) -> str:
+        with pytest.raises(GibletError) as caught:
+            lesion(scored, tmp_path / "x", wanted)
+        return f"{caught.value} {caught.value.hint}"
+
+    said = refused(Wanted(regions=("left",)))
+    assert "there is no region left" in said
+    assert "there are: " in said
+    assert "there are units 0 to 15" in refused(Wanted(units="3,16"))
+    assert "is no number" in refused(Wanted(units="a"))
+    assert "16 of 16 cannot be silent" in refused(Wanted(units="0-15"))
+    paths = RunPaths(tmp_path / "other")
+    paths.create(scored.load_config())
+    with pytest.raises(GibletError, match="has no decoder"):
+        lesion(paths, tmp_path / "x", Wanted())
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.slow
