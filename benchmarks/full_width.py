@@ -24,9 +24,10 @@ import numpy as np
 import torch
 
 from giblet_hpc.config import io
-from giblet_hpc.evaluation import bootstrap, chance, scores
+from giblet_hpc.evaluation import bootstrap, chance, matching, scores
 from giblet_hpc.evaluation.baselines import Baselines
 from giblet_hpc.evaluation.prediction import predict_test
+from giblet_hpc.evaluation.reconstruction import write_decoded
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.scans.tables import Columns
@@ -94,7 +95,7 @@ def study_of(given: argparse.Namespace) -> StudyArrays:
     return StudyArrays(runs, names, mask, Columns(mask.size), {})
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--subjects", type=int, default=17)
     parser.add_argument("--voxels", type=int, default=85_000)
@@ -103,7 +104,11 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=4, help="of 32 TRs, in a step")
     parser.add_argument("--regions", type=int, default=400)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
     if RANKS > 1:
         torch.distributed.init_process_group("gloo")
     peak, strategy = Peak(), DataParallel(WORLD)
@@ -152,6 +157,12 @@ def main() -> None:
         ))  # fmt: skip
         peak.phase("chance, 1,000 shifts", lambda: chance.score_chance(
             study, fold.test, made, members, count=1000, world=WORLD, scored=everyone,
+        ))  # fmt: skip
+        peak.phase("matching", lambda: matching.match_scans(
+            study, fold.test, made, tr=1.5, scored=everyone, world=WORLD,
+        ))  # fmt: skip
+        peak.phase("decoding from scans", lambda: write_decoded(
+            predictor, fold, study, folder, WORLD,
         ))  # fmt: skip
         maps = peak.phase("scores", lambda: scores.score_maps(study, fold.test, made, WORLD))
         peak.phase("ceiling", lambda: scores.ceiling_map(study, fold.test, WORLD, group_mean=False))

@@ -61,7 +61,7 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
     Parameters
     ----------
     split : Split
-        Scheme, shares, purge gap (TRs).
+        Scheme, shares, purge gap.
     study : Study
         The runs and how many of their leading TRs stay out.
     lengths : mapping of str to int
@@ -77,15 +77,17 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
         When a part comes out shorter than eight TRs.
     """
     whole = [Block(run.name, run.skip_trs, lengths[run.name]) for run in study.runs]
+    purge = split.purge_trs(study.tr)
     if split.scheme == "blocks":
-        folds = [_blocks_fold(split, whole)]
+        folds = [_blocks_fold(split, whole, purge)]
     elif split.scheme == "runs":
-        folds = [_runs_fold(split, whole, test=split.test_runs, name="")]
+        folds = [_runs_fold(split, whole, purge, test=split.test_runs, name="")]
     else:
         folds = [
-            _runs_fold(split, whole, test=(block.run,), name=f"test-{block.run}") for block in whole
+            _runs_fold(split, whole, purge, test=(block.run,), name=f"test-{block.run}")
+            for block in whole
         ]
-    folds = [_shown_once(fold, study, split.purge_trs) for fold in folds]
+    folds = [_shown_once(fold, study, purge) for fold in folds]
     for fold in folds:
         for subset in ("train", "validation", "test"):
             blocks: tuple[Block, ...] = getattr(fold, subset)
@@ -94,7 +96,7 @@ def make_folds(split: Split, study: Study, lengths: Mapping[str, int]) -> tuple[
             if not blocks or min(block.trs for block in blocks) < MINIMUM_TRS:
                 raise ConfigError(
                     f"the split leaves fewer than {MINIMUM_TRS} TRs for {subset}: {blocks}",
-                    hint="lower split.purge_trs or change the shares",
+                    hint="lower split.purge_seconds or change the shares",
                 )
     inner = [one for fold in folds for one in _inner_folds(fold, split, study)]
     return (*folds, *inner)
@@ -113,7 +115,7 @@ def _inner_folds(fold: Fold, split: Split, study: Study) -> list[Fold]:
     ConfigError
         When a block, or what is left beside it, comes out shorter than eight TRs.
     """
-    count = split.inner_blocks
+    count, purge = split.inner_blocks, split.purge_trs(study.tr)
     total = sum(block.trs for block in fold.train)
     edges = [round(total * number / count) for number in range(count + 1)] if count else []
     found = []
@@ -125,15 +127,15 @@ def _inner_folds(fold: Fold, split: Split, study: Study) -> list[Fold]:
             before += block.trs
             if first < last:
                 tests.append(Block(block.run, first, last))
-                train += _without(block, first, last, split.purge_trs)
+                train += _without(block, first, last, purge)
             else:
                 train.append(block)
         whole = [block for block in train if block.trs >= MINIMUM_TRS]
-        kept = _cut_shown(whole, tests, study, split.purge_trs)
+        kept = _cut_shown(whole, tests, study, purge)
         if not kept or sum(block.trs for block in tests) < MINIMUM_TRS:
             raise ConfigError(
                 f"split.inner_blocks {count} leaves fewer than {MINIMUM_TRS} TRs",
-                hint="fewer of them, or a smaller split.purge_trs",
+                hint="fewer of them, or a smaller split.purge_seconds",
             )
         # No run's name has a plus sign: `test-a-inner-1` may be a fold that tests a run.
         name = "+".join(filter(None, [fold.name, f"inner-{number + 1}"]))
@@ -233,16 +235,18 @@ def repeats_of(blocks: Sequence[Block], study: Study) -> list[list[Block]]:
     return [group for group in groups if len(group) > 1]
 
 
-def _runs_fold(split: Split, whole: Iterable[Block], *, test: tuple[str, ...], name: str) -> Fold:
+def _runs_fold(
+    split: Split, whole: Iterable[Block], purge: int, *, test: tuple[str, ...], name: str
+) -> Fold:
     tests = tuple(block for block in whole if block.run in test)
     rest = [block for block in whole if block.run not in test]
-    train, validation = _cut_ends(rest, split.validation_fraction, split.purge_trs)
+    train, validation = _cut_ends(rest, split.validation_fraction, purge)
     return Fold(name, train, validation, tests)
 
 
-def _blocks_fold(split: Split, whole: list[Block]) -> Fold:
-    rest, tests = _cut_ends(whole, split.test_fraction, split.purge_trs)
-    train, validation = _cut_ends(rest, split.validation_fraction, split.purge_trs)
+def _blocks_fold(split: Split, whole: list[Block], purge: int) -> Fold:
+    rest, tests = _cut_ends(whole, split.test_fraction, purge)
+    train, validation = _cut_ends(rest, split.validation_fraction, purge)
     return Fold("", train, validation, tests)
 
 

@@ -26,12 +26,12 @@ TINY = [
     "features.text={encoder: lsa, dimensions: 6}",
     "model.bottleneck=16",
     "model.temporal={frame_channels: 4, width: 16, code_width: 8, rank: 6, subject_rank: 1,"
-    " fir_trs: 6}",
+    " fir_seconds: 9}",
     "train.epochs=4",
     "train.window_trs=8",
     "train.checkpoint_every=3",
     "train.log_every=2",
-    "split.purge_trs=6",
+    "split.purge_seconds=9",
     "split.validation_fraction=0.25",
     "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel, bands: equal,"
     " partition: false}",

@@ -25,10 +25,11 @@ from giblet_hpc.training.members import members
 from giblet_hpc.training.windows import covering_windows, epoch_windows
 
 RUNS = ("a", "b", "c")
+TR = 1.5
 
 
 def folds_of(scheme: str, lengths: dict[str, int], **options: object) -> tuple[Fold, ...]:
-    study = Study(name="s", tr=1.5, runs=tuple(ScanRun(name=name) for name in lengths))
+    study = Study(name="s", tr=TR, runs=tuple(ScanRun(name=name) for name in lengths))
     return make_folds(Split(scheme=scheme, **options), study, lengths)  # type: ignore[arg-type]
 
 
@@ -43,7 +44,7 @@ def test_parts_are_purged_and_windows_do_not_straddle(
 ) -> None:
     lengths = dict(zip(RUNS, trs, strict=False))
     folds = folds_of(
-        scheme, lengths, purge_trs=purge, validation_fraction=validation, test_runs=("a",)
+        scheme, lengths, purge_seconds=purge * TR, validation_fraction=validation, test_runs=("a",)
     )
     for fold in folds:
         owner: dict[str, np.ndarray] = {run: np.zeros(n, dtype=int) for run, n in lengths.items()}
@@ -77,7 +78,7 @@ def test_leave_one_run_out_tests_each_run_once() -> None:
 
 def test_too_short_a_part_is_refused() -> None:
     with pytest.raises(ConfigError, match="fewer than 8 TRs"):
-        folds_of("blocks", {"a": 30, "b": 30}, purge_trs=12)
+        folds_of("blocks", {"a": 30, "b": 30}, purge_seconds=12 * TR)
 
 
 def test_same_number_of_windows_every_epoch_in_another_order() -> None:
@@ -119,7 +120,9 @@ def test_no_second_of_the_film_is_trained_on_and_tested(
 ) -> None:
     study = of_one_film(starts)
     lengths = dict.fromkeys((run.name for run in study.runs), 300)
-    split = Split(scheme=scheme, purge_trs=purge, test_runs=("a",), validation_fraction=0.2)  # type: ignore[arg-type]
+    split = Split(
+        scheme=scheme, purge_seconds=purge * TR, test_runs=("a",), validation_fraction=0.2
+    )  # type: ignore[arg-type]
     try:
         folds = make_folds(split, study, lengths)
     except ConfigError as error:
@@ -139,7 +142,7 @@ def test_no_second_of_the_film_is_trained_on_and_tested(
 def test_an_overlap_is_left_out_of_training_and_said(caplog: pytest.LogCaptureFixture) -> None:
     """The second run begins with the last 30 s of the first."""
     study = of_one_film([0.0, 420.0])
-    split = Split(scheme="leave-one-run-out", purge_trs=5, validation_fraction=0)
+    split = Split(scheme="leave-one-run-out", purge_seconds=5 * TR, validation_fraction=0)
     with caplog.at_level("INFO"):
         folds = make_folds(split, study, {"a": 300, "b": 300})
     assert folds[0].train == (Block("b", 25, 300),)
@@ -149,7 +152,7 @@ def test_an_overlap_is_left_out_of_training_and_said(caplog: pytest.LogCaptureFi
 
 def test_a_film_shown_twice_is_on_one_side() -> None:
     study = of_one_film([0.0, 0.0, 450.0])
-    split = Split(scheme="leave-one-run-out", purge_trs=0, validation_fraction=0)
+    split = Split(scheme="leave-one-run-out", purge_seconds=0, validation_fraction=0)
     folds = make_folds(split, study, {"a": 300, "b": 300, "c": 300})
     assert [block.run for block in folds[0].train] == ["c"]
     assert [block.run for block in folds[2].train] == ["a", "b"]
@@ -157,7 +160,7 @@ def test_a_film_shown_twice_is_on_one_side() -> None:
 
 def test_other_films_and_runs_that_follow_each_other_are_left_as_they_are() -> None:
     study = of_one_film([0.0, 450.0])
-    split = Split(scheme="leave-one-run-out", purge_trs=10, validation_fraction=0)
+    split = Split(scheme="leave-one-run-out", purge_seconds=10 * TR, validation_fraction=0)
     assert make_folds(split, study, {"a": 300, "b": 300})[0].train == (Block("b", 0, 300),)
     runs = tuple(ScanRun(name=n, film=Path(f"{n}.mp4")) for n in "ab")
     other = Study(name="s", tr=1.5, runs=runs)

@@ -61,7 +61,7 @@ class Bold(Section):
     """Labels in the space of the scans (NIfTI, GIFTI with {hemi}, .dlabel.nii, or a table with a
     label for each target), relative to study.root; scores are also given per region."""
     region_names: Path | None = None
-    """Tab-separated table with the columns `label` and `name`."""
+    """Tab-separated table with the columns `label` (or BIDS's `index`) and `name`."""
     detrend: bool = False
     """Remove a linear trend per run."""
     high_pass: Positive | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from giblet_hpc.config.section import Count, Fraction, NonNegative, Section
+from giblet_hpc.config.section import Count, Fraction, NonNegative, Positive, Section, whole_trs
 
 
 class TemporalModel(Section):
@@ -24,8 +24,8 @@ class TemporalModel(Section):
     """Components shared by all voxels."""
     subject_rank: NonNegative = 16
     """Further components of each subject's own."""
-    fir_trs: Count = 10
-    """Past TRs that the hemodynamic response reaches back."""
+    fir_seconds: Positive = 15.0
+    """How far the hemodynamic response reaches back, in whole TRs."""
     hrf: Literal["learned", "fixed"] = "learned"
     """`learned`: a causal FIR a component, started at the canonical response. `fixed`: the
     canonical response itself."""
@@ -33,6 +33,10 @@ class TemporalModel(Section):
     """Dropout before the bottleneck and before the voxels."""
     modality_dropout: Fraction = 0.0
     """Chance to blank a modality in a training window (one is always kept)."""
+
+    def fir_trs(self, tr: float) -> int:
+        """Return how many lags responses have at TRs of ``tr`` seconds, from 0."""
+        return whole_trs(self.fir_seconds, tr)
 
 
 class Model(Section):

@@ -106,11 +106,17 @@ class RunConfig(Section):
             )
         if self.model.kind == "dense" and self.train.window_trs != 1:
             raise ValueError("model.kind dense takes single TRs: set train.window_trs to 1")
-        if self.split.purge_trs < self.memory_trs:
+        if self.purge_trs < self.memory_trs:
             raise ValueError(
-                f"split.purge_trs ({self.split.purge_trs}) is shorter than the model's memory "
-                f"({self.memory_trs} TRs), so a training window would reach into test TRs"
+                f"split.purge_seconds ({self.split.purge_seconds:g}, {self.purge_trs} TRs) is "
+                f"shorter than the model's memory ({self.memory_trs} TRs), so a training window "
+                "would reach into test TRs"
             )
+
+    @property
+    def purge_trs(self) -> int:
+        """TRs left out on both sides of a boundary inside a run."""
+        return self.split.purge_trs(self.study.tr)
 
     @property
     def memory_trs(self) -> int:
@@ -119,7 +125,7 @@ class RunConfig(Section):
             return 0
         options = self.model.temporal
         context = sum(2 * 2**layer for layer in range(options.context_layers))
-        return options.fir_trs - 1 + context
+        return options.fir_trs(self.study.tr) - 1 + context
 
 
 def add_section(name: str, section: type[Modality]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import math
 import textwrap
 from typing import Annotated, ClassVar
 
@@ -19,6 +20,11 @@ Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Weight = Annotated[float, Field(ge=0.0)]
+
+
+def whole_trs(seconds: float, tr: float) -> int:
+    """Return how many TRs of ``tr`` seconds cover a time."""
+    return math.ceil(seconds / tr - 1e-6)
 
 
 class Section(BaseModel):

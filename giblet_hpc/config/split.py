@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from giblet_hpc.config.section import Fraction, NonNegative, Section
+from giblet_hpc.config.section import Fraction, NonNegative, Section, Weight, whole_trs
 
 
 class Split(Section):
@@ -23,5 +23,10 @@ class Split(Section):
     """Blocks of each fold's training TRs that networks are trained without, so that a gate between
     network and ridge can be chosen on predictions of all of them: so many more trainings. 0: it is
     chosen on the validation TRs."""
-    purge_trs: NonNegative = 10
-    """TRs left out on both sides of a boundary inside a run. At least the model's memory."""
+    purge_seconds: Weight = 15.0
+    """Left out on both sides of a boundary inside a run, in whole TRs. At least the model's
+    memory."""
+
+    def purge_trs(self, tr: float) -> int:
+        """Return how many TRs of ``tr`` seconds are left out."""
+        return whole_trs(self.purge_seconds, tr)

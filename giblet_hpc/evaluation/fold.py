@@ -109,11 +109,7 @@ class ScoredFold:
         # Rank 0's list: others may not see yet what it has written.
         predictions = self.predictions(self.world.broadcast(self.files()))
         maps = self._maps(predictions, scored)
-        ceiling = scores.ceiling_map(
-            self.everyone, test, self.world,
-            group_mean=self.config.bold.mode == "cross_subject",
-            repeats=repeats_of(test, self.config.study),
-        )  # fmt: skip
+        ceiling = self._ceiling()
         members = scores.members_of(*labels_of(self.config), self.study.voxels)
         inside = np.stack(list(members.values()))
         draws = bootstrap.draw_scores(
@@ -145,6 +141,14 @@ class ScoredFold:
             maps["ceiling"] = ceiling
         maps |= {f"{name}_p": found.p for name, found in by_chance.items()}
         self._write(maps, {"rows": rows, "subjects": subjects, "matching": moments}, step=step)
+
+    def _ceiling(self) -> NDArray[np.float64] | None:
+        """Return the noise ceiling of every voxel, where there is one."""
+        return scores.ceiling_map(
+            self.everyone, self.fold.test, self.world,
+            group_mean=self.config.bold.mode == "cross_subject",
+            repeats=repeats_of(self.fold.test, self.config.study),
+        )  # fmt: skip
 
     def _maps(
         self, predictions: Mapping[str, NDArray[np.float32]], scored: Sequence[int]

@@ -136,7 +136,7 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
     """
     options = config.evaluate
     said = [
-        f"The split left {config.split.purge_trs} TRs between parts of a run. Scores are Pearson "
+        f"The split left {config.purge_trs} TRs between parts of a run. Scores are Pearson "
         "correlations over time on all test TRs at once, after removing each run's mean, averaged "
         "over voxels and subjects as Fisher z.",
         f"The linear baseline is banded ridge regression [@dupre2022] on lags of {min(delays)} to "
@@ -148,6 +148,13 @@ def of_evaluation(config: RunConfig, *, delays: Sequence[int]) -> list[str]:
         "[@nastase2019] [@schoppe2016]; where that is not above chance (courses shifted around in "
         "time, false discovery rate 5 %) there is none.",
     ]
+    return [*said, *_further(config)]
+
+
+def _further(config: RunConfig) -> list[str]:
+    """Return what is said of an evaluation's parts that a config may leave out."""
+    options = config.evaluate
+    said = []
     if options.network and (config.split.inner_blocks or config.split.validation_fraction):
         held_out = (
             f"{config.split.inner_blocks} blocks of training TRs, each predicted by networks and "

@@ -68,7 +68,7 @@ class VoxelHead(nn.Module):
         self.project = nn.Linear(bottleneck, components)
         self.dropout = nn.Dropout(options.dropout)
         self.response = CausalResponse(
-            components, trs=options.fir_trs, tr=tr, learned=options.hrf == "learned"
+            components, trs=options.fir_trs(tr), tr=tr, learned=options.hrf == "learned"
         )
         self.shared = nn.Linear(self.rank, voxels)
         if self.subject_rank:

@@ -195,6 +195,10 @@ def region_names(path: Path) -> dict[str, str]:
     require_file(path, what="region table")
     with reading(path, "a table of regions"):
         table = pd.read_csv(path, sep="\t")
+    # BIDS calls the label of a discrete segmentation its index.
+    table = table.rename(columns={"index": "label"}) if "label" not in table else table
     if not {"label", "name"} <= set(table.columns):
-        raise DataError(f"{path} needs the columns label and name; it has {list(table.columns)}")
+        raise DataError(
+            f"{path} needs the columns label (or index) and name; it has {list(table.columns)}"
+        )
     return {str(label): str(name) for label, name in zip(table.label, table.name, strict=True)}

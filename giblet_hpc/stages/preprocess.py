@@ -138,7 +138,7 @@ class Preprocess:
         """Write down what the run will read: its split, and the arrays with their fingerprints."""
         paths = self._paths
         before = paths.data_digest() if paths.inputs.is_file() and paths.split.is_file() else ""
-        save_folds(self._folds, paths.split, purge_trs=self._config.split.purge_trs)
+        save_folds(self._folds, paths.split, purge_trs=self._config.purge_trs)
         arrays = [*self._stimulus.values(), self._mask_array, *self._extra]
         arrays += itertools.chain(*self.courses.values())
         fingerprints = {spec.name: spec.fingerprint for spec in arrays}

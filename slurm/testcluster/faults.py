@@ -58,9 +58,9 @@ WEIGHTS = {"slurmd": 1, "stopped-rank": 2, "walltime": 2}
 SETTINGS = (
     "features.video={height: 18, width: 32, frame_skip: 12}", "features.audio={kind: mel, mel_bands: 8}",
     "features.text={encoder: lsa, dimensions: 6}", "model.bottleneck=16",
-    "model.temporal={frame_channels: 4, width: 16, code_width: 8, rank: 6, subject_rank: 1, fir_trs: 6}",
+    "model.temporal={frame_channels: 4, width: 16, code_width: 8, rank: 6, subject_rank: 1, fir_seconds: 9}",
     "train.epochs=1500", "train.window_trs=4", "train.batch_windows=8", "train.checkpoint_every=20",
-    "train.validate_every=60", "train.log_every=50", "train.keep_last=3", "split.purge_trs=6",
+    "train.validate_every=60", "train.log_every=50", "train.keep_last=3", "split.purge_seconds=9",
     "split.validation_fraction=0.25",
 )  # fmt: skip
 PROFILE = """\

@@ -57,7 +57,7 @@ def test_typo_names_the_near_miss() -> None:
         ("train.lr=fast", "train.lr: Input should be a valid number"),
         ("study.tr=null", "study.tr"),
         ("split.test_runs=[run9]", "must name some, not all, of ['run1', 'run2']"),
-        ("split.purge_trs=2", "shorter than the model's memory"),
+        ("split.purge_seconds=3", "shorter than the model's memory"),
         ("bold.files=scans.nii.gz", "must hold {subject}"),
         ("features={}", "at least one of video, audio, text, motion must be given"),
         ("loss.modality_weights={smell: 1}", "smell is not among the features in use"),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from giblet_hpc.config.section import Count, Fraction, Name, Section
+from giblet_hpc.config import io
+from giblet_hpc.config.section import Count, Fraction, Name, Section, whole_trs
 
 
 class Example(Section):
@@ -45,3 +50,18 @@ def test_names(name: str) -> None:
 def test_what_is_no_name(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Name).validate_python(name)
+
+
+@given(seconds=st.floats(0, 60), tr=st.floats(0.3, 4))
+def test_whole_trs_cover_a_time_and_no_more(seconds: float, tr: float) -> None:
+    trs = whole_trs(seconds, tr)
+    assert trs * tr >= seconds - 1e-5
+    assert (trs - 1) * tr < seconds or trs == 0
+
+
+@pytest.mark.parametrize(("tr", "lags", "purge"), [(0.72, 21, 21), (1.5, 10, 10), (2.0, 8, 8)])
+def test_memory_and_gaps_are_as_long_at_every_tr(tr: float, lags: int, purge: int) -> None:
+    demo = Path(__file__).parents[2] / "configs" / "demo.yaml"
+    config = io.load(demo, [f"study.tr={tr}"])
+    assert config.model.temporal.fir_trs(tr) == lags
+    assert (config.memory_trs, config.purge_trs) == (lags - 1, purge)

@@ -19,7 +19,7 @@ def test_figures_are_averages_over_trs_of_all_ranks() -> None:
         {"sums": {"video": {"mse": 3.0}, "text": {}}, "trs": 4.0},
         {"sums": {"video": {}, "text": {}}, "trs": 0.0},
     ]
-    assert prediction._averages(ranks) == {"video": {"mse": 1.5}}
+    assert prediction.mean_figures(ranks) == {"video": {"mse": 1.5}}
 
 
 @given(st.integers(1, 5), st.lists(st.integers(8, 30), min_size=1, max_size=3))

@@ -115,10 +115,10 @@ def settings(study: Path, store: Path) -> list[str]:
         f"study.root={study}", f"study.store={store}",
         "features={loudness: {parts: 3}, text: {encoder: lsa, dimensions: 6}}",
         "model={kind: temporal, bottleneck: 16,"
-        " temporal: {frame_channels: 4, width: 16, code_width: 8, rank: 6, subject_rank: 1, fir_trs: 6}}",
+        " temporal: {frame_channels: 4, width: 16, code_width: 8, rank: 6, subject_rank: 1, fir_seconds: 9}}",
         "loss.modality_weights={loudness: 2.0}",
         "train={epochs: 4, window_trs: 8, batch_windows: 2, log_every: 2}",
-        "split.purge_trs=6", "split.validation_fraction=0.25",
+        "split.purge_seconds=9", "split.validation_fraction=0.25",
         "evaluate={ridge: {components: 8}, samples: 1}",
     ]  # fmt: skip
 

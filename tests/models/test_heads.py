@@ -11,7 +11,7 @@ from giblet_hpc.models.heads import CausalResponse, VoxelHead
 
 def head(subjects: int) -> VoxelHead:
     torch.manual_seed(0)
-    options = TemporalModel(rank=3, subject_rank=2, fir_trs=4, dropout=0.0)
+    options = TemporalModel(rank=3, subject_rank=2, fir_seconds=6, dropout=0.0)
     return VoxelHead(5, subjects=subjects, voxels=7, options=options, tr=1.5)
 
 

@@ -19,7 +19,7 @@ from giblet_hpc.training.predictor import build_model
 from tests.fitted import batch_of, modalities, shapes_of
 
 OPTIONS = TemporalModel(
-    frame_channels=4, width=12, code_width=6, rank=5, subject_rank=2, fir_trs=4, dropout=0.0
+    frame_channels=4, width=12, code_width=6, rank=5, subject_rank=2, fir_seconds=6, dropout=0.0
 )
 POSITIONS = {"audio": torch.tensor([0, 4, 9])}
 
@@ -129,7 +129,7 @@ def test_predictions_are_causal_and_remember_no_longer_than_stated(layers: int) 
     changed[0, 12] += 1
     after = model(batch._replace(stimulus={"text": changed}), {}).bold[0]
     moved = (after - before).abs().amax(dim=(1, 2)) > 1e-7
-    memory = OPTIONS.fir_trs - 1 + sum(2 * 2**layer for layer in range(layers))
+    memory = OPTIONS.fir_trs(1.5) - 1 + sum(2 * 2**layer for layer in range(layers))
     assert not moved[:12].any()
     assert moved[12 : 12 + memory + 1].all()
     assert not moved[12 + memory + 1 :].any()

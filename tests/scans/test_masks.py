@@ -48,8 +48,10 @@ def test_names_of_regions(tmp_path: Path) -> None:
     path = tmp_path / "names.tsv"
     path.write_text("label\tname\n1\tV1\n2\tA1\n")
     assert masks.region_names(path) == {"1": "V1", "2": "A1"}
+    path.write_text(path.read_text().replace("label", "index"))
+    assert masks.region_names(path) == {"1": "V1", "2": "A1"}
     path.write_text("id\tname\n1\tV1\n")
-    with pytest.raises(DataError, match="needs the columns label and name"):
+    with pytest.raises(DataError, match=r"needs the columns label \(or index\) and name"):
         masks.region_names(path)
     path.write_bytes(b"\xff\xfe\x00\x00")
     with pytest.raises(DataError, match="cannot be read as a table of regions"):

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Callable[[Path], object] | None, list[str], str]] = {
     "no codec": (None, ["features.audio={}"], "EnCodec weights not found on this machine"),
     "no atlas": (None, ["bold.regions=none.nii.gz"], "bold.regions: no file "),
     "no best r": (None, ["evaluate.best_r=none.nii.gz"], "evaluate.best_r: no file "),
-    "short split": (None, ["split.purge_trs=45"], "the split leaves fewer than 8 TRs"),
+    "short split": (None, ["split.purge_seconds=67.5"], "the split leaves fewer than 8 TRs"),
 }
 
 

@@ -200,6 +200,22 @@ def test_regions_voxels_and_units_are_silenced(scored: RunPaths, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_lesions_by_the_command_line(scored: RunPaths, cli: Cli) -> None:
+    cli.runs = scored.root.parent
+    shown = cli("lesion", "run", "--region", "video", "--random", "3", "--num-samples", "1")
+    assert "silent  size  of" in shown.stdout
+    assert "lesions/regions/index.html" in shown.stdout
+    assert "video is done" in shown.stderr
+    said = cli("lesion", "run", "--units", "0-3", "--random", "0", "--shown", "0", "--json").stdout
+    found = json.loads(said)
+    assert found["of"] == "units"
+    assert {row["moved_p"] for row in found["lesions"]} == {None}
+    refused = cli("lesion", "run", "--units", "0", "--region", "video", check=False)
+    assert refused.returncode == 2
+    assert "one of --region, --voxels and --units" in refused.stderr
+
+
+@pytest.mark.slow
 def test_what_cannot_be_silenced_is_refused(scored: RunPaths, tmp_path: Path) -> None:
     def refused(wanted: Wanted) -> str:
         with pytest.raises(GibletError) as caught:

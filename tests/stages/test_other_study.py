@@ -107,13 +107,13 @@ def test_another_kind_of_study(cli: Cli, study: Path) -> None:
         },
         "split": {
             "scheme": "blocks",
-            "purge_trs": 6,
+            "purge_seconds": 9,
             "test_fraction": 0.3,
             "validation_fraction": 0.25,
         },
         "model": {
             "bottleneck": 16,
-            "temporal": {"frame_channels": 4, "width": 16, "rank": 4, "fir_trs": 6},
+            "temporal": {"frame_channels": 4, "width": 16, "rank": 4, "fir_seconds": 9},
         },
         "train": {"epochs": 30, "window_trs": 8, "batch_windows": 2, "lr": 3e-3},
         "evaluate": {"samples": 1, "ridge": {"components": 6}},
