@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from giblet_hpc.cli.common import json_option, name_argument, runs_option
-from giblet_hpc.cli.findings import preprocessed
 from giblet_hpc.cli.planned import require_torch
 from giblet_hpc.errors import ConfigError
+from giblet_hpc.jobs.inspect.status import choose_run
 from giblet_hpc.printable import printable
 
 
@@ -60,7 +60,7 @@ def lesion_command(
     require_torch("lesion")
     if sum(map(bool, (regions, voxels, units))) > 1:
         raise ConfigError("one of --region, --voxels and --units, not several")
-    paths = preprocessed(runs, name)
+    paths = choose_run(runs, name)
     from giblet_hpc.stages.lesion import Wanted, lesion_run
 
     folder, record = lesion_run(
