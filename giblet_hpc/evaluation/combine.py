@@ -1,7 +1,10 @@
 """Network and ridge together: their mean, weighted by a gate for each region.
 
-A region's gate, between 0 (ridge alone) and 1 (the network alone), is the one with the highest mean
-r on predictions of TRs that neither was fitted to (stacking, Breiman 1996, Machine Learning 24:49).
+A region's gate, between 0 (ridge alone) and 1 (the network alone), is chosen by the mean r on
+predictions of TRs that neither was fitted to (stacking, Breiman 1996, Machine Learning 24:49): the
+least one that is not worse than the best by more than a standard error over stretches of time
+(Breiman et al. 1984, Classification and Regression Trees, chapter 3), since the network has to earn
+its place.
 Predictions count by their shape: each is brought to unit deviation over a run, since how far models
 fitted to parts of the TRs are shrunk says nothing of which is right.
 """
@@ -16,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from giblet_hpc.evaluation.blocks import over_ranks, scans_of, voxel_blocks, voxel_share, write_rows
-from giblet_hpc.evaluation.metrics import demeaned, fisher_z, run_rows
+from giblet_hpc.evaluation.metrics import demeaned, run_rows
 from giblet_hpc.evaluation.scores import ALL
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
@@ -48,6 +51,7 @@ def gates(
     held_out: Sequence[HeldOut],
     labels: NDArray[np.int32] | None,
     *,
+    stretch: int,
     scored: Sequence[int],
     world: World,
 ) -> NDArray[np.float64]:
@@ -59,6 +63,8 @@ def gates(
     held_out : sequence of HeldOut
     labels : ndarray, shape (voxels,), optional
         Region of each voxel; 0 for none, who share a gate too.
+    stretch : int
+        TRs, over which the standard error is taken.
     scored : sequence of int
         Subjects.
     world : World
@@ -67,25 +73,53 @@ def gates(
     Returns
     -------
     ndarray, shape (voxels,)
-        The least of equally good ones.
     """
-    z = np.zeros((len(GATES), study.voxels))
-    for part in held_out:
-        trs = sum(block.trs for block in part.blocks)
-        for chosen in voxel_blocks(voxel_share(study.voxels, world)):
-            for subject in scored:
-                z[:, chosen] += trs * _scores(study, part, subject, chosen)
-    z = over_ranks(z, world)
     labelled = np.zeros(study.voxels, np.int32) if labels is None else np.maximum(labels, 0)
     region = np.unique(labelled, return_inverse=True)[1]
-    means = np.stack([np.bincount(region, weights=values) for values in z])
+    parts = []
+    for part in held_out:
+        trs = sum(block.trs for block in part.blocks)
+        starts = _stretches(part.blocks, stretch)
+        found = np.zeros((len(GATES), len(starts), region.max() + 1))
+        for chosen in voxel_blocks(voxel_share(study.voxels, world)):
+            for subject in scored:
+                own = trs * _scores(study, part, subject, chosen, starts)
+                order = np.argsort(region[chosen], kind="stable")
+                there, first = np.unique(region[chosen][order], return_index=True)
+                found[..., there] += np.add.reduceat(own[..., order], first, axis=-1)
+        parts.append(over_ranks(found, world))
     # Rounded, so that the order in which ranks are added up does not decide between equal ones.
-    best = np.argmax(means.round(DIGITS), axis=0)
-    return GATES[best][region]
+    every = np.concatenate(parts, axis=1).round(DIGITS)
+    return GATES[[_least(one) for one in np.moveaxis(every, 2, 0)]][region]
 
 
-def _scores(study: StudyArrays, part: HeldOut, subject: int, voxels: slice) -> NDArray[np.float64]:
-    """Return Fisher z of the combination by each gate, (gates, voxels)."""
+def _stretches(blocks: Sequence[Block], length: int) -> list[int]:
+    """Return the first rows of stretches of some blocks; a short rest joins the one before."""
+    starts, row = [], 0
+    for block in blocks:
+        starts += [row + number * length for number in range(max(1, block.trs // length))]
+        row += block.trs
+    return starts
+
+
+def _least(scores: NDArray[np.float64]) -> int:
+    """Return the least gate that is within a standard error of the best.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (gates, stretches)
+        What each stretch adds to r.
+    """
+    best = int(np.argmax(scores.sum(axis=1)))
+    lost = scores[best] - scores
+    error = lost.std(axis=1, ddof=1) * np.sqrt(lost.shape[1]) if lost.shape[1] > 1 else 0.0
+    return int(np.flatnonzero(lost.sum(axis=1) <= error)[0])
+
+
+def _scores(
+    study: StudyArrays, part: HeldOut, subject: int, voxels: slice, starts: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return what stretches add to r by each gate, (gates, stretches, voxels)."""
     runs = run_rows(part.blocks)
     scans, valid = scans_of(study, subject, part.blocks, voxels)
     unit = _unit(demeaned(scans, valid, runs))
@@ -95,14 +129,12 @@ def _scores(study: StudyArrays, part: HeldOut, subject: int, voxels: slice) -> N
     )
     if not np.isfinite(ridge).all():
         # A subject without scans in this part to fit ridge to.
-        return np.zeros((len(GATES), unit.shape[1]))
-    of_model, of_ridge, alike = (
-        (a * b).sum(0) for a, b in ((model, unit), (ridge, unit), (model, ridge))
-    )
-    gate = GATES[:, None]
+        return np.zeros((len(GATES), len(starts), unit.shape[1]))
+    of_model, of_ridge = (np.add.reduceat(made * unit, starts) for made in (model, ridge))
+    gate, alike = GATES[:, None, None], (model * ridge).sum(0)
     norm = np.sqrt((1 - gate) ** 2 + gate**2 + 2 * gate * (1 - gate) * alike)
     r = (1 - gate) * of_ridge + gate * of_model
-    return fisher_z(np.divide(r, norm, out=np.zeros_like(r), where=norm > 1e-6))
+    return np.asarray(np.divide(r, norm, out=np.zeros_like(r), where=norm > 1e-6))
 
 
 def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:

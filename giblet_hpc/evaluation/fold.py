@@ -53,6 +53,11 @@ class ScoredFold:
     folder: Path
     world: World
 
+    @property
+    def stretch(self) -> int:
+        """TRs of the blocks over which scores are taken to be independent."""
+        return max(1, round(self.config.evaluate.bootstrap_seconds / self.config.study.tr))
+
     def files(self) -> dict[str, str]:
         """Return the files of predictors in the fold's folder, by predictor."""
         found = {name: file for name, file in FILES.items() if (self.folder / file).is_file()}
@@ -114,7 +119,7 @@ class ScoredFold:
         inside = np.stack(list(members.values()))
         draws = bootstrap.draw_scores(
             self.study, test, predictions, inside,
-            length=max(1, round(options.bootstrap_seconds / self.config.study.tr)),
+            length=self.stretch,
             count=options.bootstrap_draws, world=self.world, scored=scored,
         )  # fmt: skip
         main = {name: made for name, made in predictions.items() if name in FILES}

@@ -164,7 +164,8 @@ def _further(config: RunConfig) -> list[str]:
         )
         said.append(
             "Network and ridge together are their mean at equal deviation, weighted by a gate of "
-            f"each region, from 0 to 1, with the highest mean r on {held_out} [@breiman1996]."
+            f"each region, from 0 to 1: the least one within a standard error of the best on "
+            f"{held_out} [@breiman1996]."
         )
     if options.network and options.decode:
         said.append(

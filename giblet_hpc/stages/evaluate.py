@@ -169,8 +169,9 @@ class _FoldWork:
             return
         labels, names = labels_of(self._config)
         gate = combine.gates(
-            self._study, held_out, labels, scored=scored.scored(), world=self._world
-        )
+            self._study, held_out, labels, stretch=scored.stretch, scored=scored.scored(),
+            world=self._world,
+        )  # fmt: skip
         if self._world.is_main:
             write_json(self.folder / "gate.json", combine.by_region(gate, labels, names))
             made = scored.predictions(scored.files())
