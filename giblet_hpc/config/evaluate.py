@@ -58,6 +58,9 @@ class Evaluate(Section):
     decode: bool = True
     """Also decode the stimulus from scans: a linear map to the network's bottleneck, and from there
     its decoders. `giblet-hpc lesion` needs it."""
+    calibration_minutes: tuple[Positive, ...] = ()
+    """Also score each subject as a new one: ridge on the others' scans, and on so many minutes of
+    its own, such as [5, 10, 20]."""
     samples: Count = 4
     """Test TRs whose reconstruction is drawn."""
     min_ceiling: Fraction = 0.1

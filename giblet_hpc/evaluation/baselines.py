@@ -106,12 +106,27 @@ class Baselines:
         self._config, self._study, self._fold, self._world = config, study, fold, world
         self._options, self._tr = config.evaluate.ridge, config.study.tr
         self._delays = delays_of(self._options, self._tr)
-        self._used = (*fold.train, *fold.validation)
+        self.used = (*fold.train, *fold.validation)
+        """Blocks that models are fitted to."""
         self._features = principal_features(
             study, modalities, fold.train, components=self._options.components
         )
         self.prior = Prior()
         self.bands = tuple(next(iter(self._features.values())))
+
+    @property
+    def purge(self) -> int:
+        """TRs dropped on both sides of a cross-validation block: as far as lags reach."""
+        return max(self._delays)
+
+    @property
+    def sampled(self) -> slice:
+        """Voxels at even distances, the same on every rank, by which is chosen what all share."""
+        return slice(0, None, max(1, self._study.voxels // VOXELS))
+
+    def mixed(self) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Return ridge's bands of training and of test TRs, on which plain ridge has its prior."""
+        return self._design("ridge", self.prior).mixed(self._tr)
 
     def names(self) -> list[str]:
         """Return the models there are beside ridge itself."""
@@ -156,20 +171,19 @@ class Baselines:
     def _choose(self) -> Prior:
         """Choose the prior by some voxels of some subjects."""
         everyone = range(len(self._study.subjects))
-        purge = max(self._delays)
-        some = [n for n in everyone if self._scanned(n, self._used, purge)]
+        some = [n for n in everyone if self._scanned(n, self.used, self.purge)]
         # Of those with the most scans: others may have too few for the choice.
-        some = sorted(some, key=lambda n: -valid_rows(self._study, n, self._used).sum())[:SUBJECTS]
-        pairs = [scans_of(self._study, subject, self._used, self._sample()) for subject in some]
-        lagged = list(self._lagged(self._used).values())
+        some = sorted(some, key=lambda n: -valid_rows(self._study, n, self.used).sum())[:SUBJECTS]
+        pairs = [scans_of(self._study, subject, self.used, self.sampled) for subject in some]
+        lagged = list(self._lagged(self.used).values())
         scans, valid = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         return choose(lagged, scans, valid, self._options, delays=self._delays, tr=self._tr)
 
     def _design(self, name: str, prior: Prior) -> Design:
         if name == TIME:
-            bumps = [{name: self._bumps(blocks)} for blocks in (self._used, self._fold.test)]
+            bumps = [{name: self._bumps(blocks)} for blocks in (self.used, self._fold.test)]
             return Design(bumps[0], bumps[1], (0,), Prior())
-        train, test = self._lagged(self._used), self._lagged(self._fold.test)
+        train, test = self._lagged(self.used), self._lagged(self._fold.test)
         left = name.removeprefix(WITHOUT)
         kept = [band for band in self.bands if band != left]
         return Design(
@@ -204,7 +218,7 @@ class Baselines:
         tests = design.mixed(self._tr)[1] if product else []
 
         def rows() -> Iterator[NDArray[np.float32]]:
-            for subject, (predicted, model) in enumerate(self._models(design, self._used)):
+            for subject, (predicted, model) in enumerate(self._models(design, self.used)):
                 if product:
                     found = self._product(subject, predicted, model, tests)
                     for band, values in zip(design.train, found, strict=True):
@@ -257,7 +271,7 @@ class Baselines:
             if not scans.shape[1] or not self._scanned(subject, used, purge):
                 yield np.full(shape, np.nan, np.float32), None
                 continue
-            sample, _ = scans_of(self._study, subject, used, self._sample())
+            sample, _ = scans_of(self._study, subject, used, self.sampled)
             model = fit_ridge(
                 [band[valid] for band in train], scans[valid], self._options,
                 purge=purge, prior=design.prior, sample=sample[valid],
@@ -287,10 +301,6 @@ class Baselines:
             for file in path.parent.glob(f".{path.stem}-rank-*.npy"):
                 file.unlink()
         world.wait()
-
-    def _sample(self) -> slice:
-        """Return voxels at even distances, the same on every rank."""
-        return slice(0, None, max(1, self._study.voxels // VOXELS))
 
     def _scanned(self, subject: int, blocks: Sequence[Block], purge: int) -> bool:
         """Whether a subject has scans enough to fit a model to."""

@@ -65,6 +65,12 @@ MATCHING = (
     ("chance5", "by chance", ".1%"),
     ("segments", "stretches", ".0f"),
 )
+CALIBRATION = (
+    ("subjects", "subjects", "d"),
+    ("own", "own scans alone", ".3f"),
+    ("others", "others' scans alone", ".3f"),
+    ("both", "both", ".3f"),
+)
 PREDICTORS = {"model": "network", "ridge": "ridge", "combined": "both together"}
 ALT = {
     "training": "Three panels over steps: components of the training loss; error of the scans and "
@@ -170,6 +176,13 @@ def _matching(fold: Mapping[str, Any]) -> Table | None:
     return table_cells(rows, "what is looked for", MATCHING) if rows else None
 
 
+def _calibration(rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return the table of r by minutes of a new subject's scans; None where it is not asked for."""
+    empty = {key: None for key, _, _ in CALIBRATION}
+    every = [{**empty, **row, "minutes": f"{row['minutes']:g}"} for row in rows]
+    return table_cells(every, "minutes", CALIBRATION) if every else None
+
+
 def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[str, Any]:
     headings, cells = table_cells(fold["rows"], "region")
     rebuilt = fold["reconstruction"]
@@ -184,6 +197,7 @@ def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[s
         "headings": headings, "cells": cells, "subject_table": subjects,
         "reconstruction": table_cells(rebuilt, "figure", RECONSTRUCTION) if rebuilt else None,
         "matching": _matching(fold),
+        "calibration": _calibration(fold.get("calibration", [])),
         "controls": _controls(fold["rows"]), "parts": _parts(fold["rows"]),
         "health": found, "health_word": WORDS[worst(found)] if found else "",
         "remarks": remarks_of(fold),

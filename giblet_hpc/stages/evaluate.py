@@ -21,6 +21,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import combine, figures, methods, page, reconstruction, samples
 from giblet_hpc.evaluation.baselines import Baselines, delays_of
 from giblet_hpc.evaluation.blocks import is_made
+from giblet_hpc.evaluation.calibration import Calibration, summary
 from giblet_hpc.evaluation.fold import ScoredFold, labels_of
 from giblet_hpc.evaluation.metrics import run_rows
 from giblet_hpc.evaluation.prediction import (
@@ -159,6 +160,7 @@ class _FoldWork:
         logger.info("ridge on %d training TRs",
                     sum(b.trs for b in self._fold.train + self._fold.validation))  # fmt: skip
         linear.write(self.folder)
+        self._calibrate(linear, scored)
         path = self.folder / "combined.npy"
         if not self._config.evaluate.network or is_made(path, self._world):
             return
@@ -177,6 +179,18 @@ class _FoldWork:
             made = scored.predictions(scored.files())
             runs = run_rows(self._fold.test)
             combine.write_combined(path, made["model"], made["ridge"], gate, runs)
+        self._world.wait()
+
+    def _calibrate(self, linear: Baselines, scored: ScoredFold) -> None:
+        """Write how much of a new subject's data is needed, where it is asked for."""
+        minutes, path = self._config.evaluate.calibration_minutes, self.folder / "calibration.json"
+        if not minutes or is_made(path, self._world):
+            return
+        options, tr = self._config.evaluate.ridge, self._config.study.tr
+        work = Calibration(self._study, linear, options, tr=tr, world=self._world)
+        rows = work.rows(self._fold.test, minutes, scored=scored.scored())
+        if self._world.is_main:
+            write_json(path, rows)
         self._world.wait()
 
     def _held_out(self, linear: Baselines) -> Iterable[combine.HeldOut]:
@@ -265,6 +279,8 @@ def _shown(paths: RunPaths, predictor: Predictor | None, scored: ScoredFold) -> 
         arrays = {name: archive[name] for name in archive.files}
     _draw(paths, scored, arrays, rows["subjects"])
     gate = read_json(folder / "gate.json") if (folder / "gate.json").is_file() else {}
+    path = folder / "calibration.json"
+    rows["calibration"] = summary(read_json(path)) if path.is_file() else []
     if predictor is None:
         return {**rows, "gate": gate, "reconstruction": [], "decoded": {}}
     where = paths.figures(scored.fold.name)

@@ -161,11 +161,11 @@ def test_ranks_agree_on_what_voxels_share(
     config, study = config_of(tmp_path, demo_config, options), planted()
     models = made(config, study)
     design = models._design("ridge", models._known_prior(tmp_path / "ridge.json"))
-    whole = [row for row, _ in models._models(design, models._used)]
+    whole = [row for row, _ in models._models(design, models.used)]
     for rank in range(3):
         other = made(config, study, World(rank, rank, 3, ALONE.device, 3))
         share = blocks.voxel_share(10, World(rank, rank, 3, ALONE.device, 3))
-        for row, (own, _) in zip(whole, other._models(design, other._used), strict=True):
+        for row, (own, _) in zip(whole, other._models(design, other.used), strict=True):
             np.testing.assert_allclose(own, row[:, share], atol=1e-5)
 
 

@@ -78,7 +78,7 @@ def test_products_of_another_checkpoint_or_config_are_discarded(
 SEVERAL = [
     "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel, bands: one, draws: 4}",
     "evaluate.samples=1", "evaluate.bootstrap_seconds=6", "split.inner_blocks=2",
-    "train.seeds=2", "train.epochs=2",
+    "train.seeds=2", "train.epochs=2", "evaluate.calibration_minutes=[2, 99]",
 ]  # fmt: skip
 
 
@@ -159,7 +159,9 @@ def test_reconstructions_are_beside_what_scans_say_and_what_knows_nothing(
         assert found["segments"] >= 2
         assert 0 <= found["top1"] <= found["top5"] <= 1
     assert set(fold["matching"]) == {"model", "ridge", "combined"}
+    assert [row["minutes"] for row in fold["calibration"]] == [0, 2]
     page = scored.report.read_text()
+    assert "A new subject, by minutes of its scans" in page
     assert "Which moment was it?" in page
     assert "decoded from scans" in page
 
