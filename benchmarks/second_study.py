@@ -27,7 +27,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-TR, RUNS, TRS, SUBJECTS, RATE, FPS = 2.0, 3, 240, 3, 24_000, 25
+TR, RUNS, TRS, SUBJECTS, RATE, FPS = 2.0, 4, 300, 3, 24_000, 25
 STEP = 0.1
 """Seconds of the grid on which everything is planted."""
 GRID = (10, 10, 8)
@@ -57,7 +57,7 @@ features:
   audio: {{kind: mel}}
   text: {{encoder: lsa, dimensions: 12}}
   motion: {{}}
-split: {{scheme: runs, test_runs: [run3]}}
+split: {{scheme: runs, test_runs: [run4]}}
 model: {{bottleneck: 256}}
 evaluate: {{best_r: best_r.nii.gz}}
 """
@@ -160,7 +160,10 @@ def scans_of(
     """Scans (subjects, runs, trs, voxels), and the best r of each voxel, (subjects, voxels)."""
     names, voxels = REGIONS, region.size
     courses = [run.courses() for run in runs]
-    scale = {n: np.concatenate([c[n] for c in courses]).std(axis=0) for n in courses[0]}
+    every = {n: np.concatenate([c[n] for c in courses]) for n in courses[0]}
+    # Scans are of changes: what is there from the start is the baseline, not a step at its begin.
+    courses = [{n: own[n] - every[n].mean(axis=0) for n in own} for own in courses]
+    scale = {n: values.std(axis=0) for n, values in every.items()}
     signal = np.zeros((SUBJECTS, RUNS, TRS, voxels))
     middle = np.round((np.arange(TRS) + 0.5) * TR / STEP).astype(int)
     shared = {n: random.standard_normal((len(scale[n]), voxels)) for n in scale}
