@@ -20,6 +20,7 @@ from giblet_hpc.jobs.doctor import examine
 from giblet_hpc.jobs.inspect import logs, status
 from giblet_hpc.jobs.record import lease
 from giblet_hpc.jobs.record.resources import Resources, is_queued, walltime
+from giblet_hpc.jobs.submit import forks
 from giblet_hpc.jobs.submit.plan import (
     PlannedJob,
     missing_parts,
@@ -85,6 +86,27 @@ baseline_option = click.option(
 def with_baseline(overrides: Sequence[str], baseline_only: bool) -> tuple[str, ...]:
     """Return the overrides, with that of ``--baseline-only``."""
     return (*overrides, *(("evaluate.network=false",) if baseline_only else ()))
+
+
+choose_option = click.option(
+    "--choose", "choose", multiple=True, metavar="FIELD=A,B",
+    help="Choose by split.inner_blocks inside the training TRs: as --set train.choose.",
+)  # fmt: skip
+
+
+def with_choices(overrides: Sequence[str], axes: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides, with that of ``--choose``.
+
+    Raises
+    ------
+    ConfigError
+        When one is not `field=value,value`.
+    """
+    if not axes:
+        return tuple(overrides)
+    found = dict(forks.axis(text, option="--choose") for text in axes)
+    text = ", ".join(f"{field}: [{', '.join(values)}]" for field, values in found.items())
+    return (*overrides, f"train.choose={{{text}}}")
 
 
 def without_skipped(stages: Sequence[Stage], config: RunConfig) -> tuple[Stage, ...]:

@@ -24,6 +24,7 @@ from giblet_hpc.cli.start import (
     check_choices,
     check_place,
     checks_option,
+    choose_option,
     raise_failure,
     ranks_option,
     size_options,
@@ -31,6 +32,7 @@ from giblet_hpc.cli.start import (
     time_option,
     wait_option,
     with_baseline,
+    with_choices,
     without_skipped,
 )
 from giblet_hpc.cli.target import Target
@@ -85,6 +87,7 @@ from giblet_hpc.runs.paths import STAGES, RunPaths, Stage
     metavar="FIELD=A,B",
     help="A run for each value: train, evaluate.",
 )
+@choose_option
 @baseline_option
 @checks_option
 @wait_option
@@ -101,7 +104,9 @@ def submit_command(what: str, **options: Any) -> None:
     size = spread(profile, gpus=options["gpus"], ranks=options["ranks"], nodes=options["nodes"])
     check_choices(profile, options)
     stages = stages_of(what)
-    options["overrides"] = with_baseline(options["overrides"], options["baseline_only"])
+    options["overrides"] = with_choices(
+        with_baseline(options["overrides"], options["baseline_only"]), options["choose"]
+    )
     if options["axes"] and what != "train":
         raise ConfigError("--sweep is for `submit train`")
     if options["axes"] and options["dry_run"]:
@@ -253,6 +258,7 @@ def _sweep(paths: RunPaths, profile: Cluster, size: Resources, options: dict[str
 @set_option
 @runs_option
 @ranks_option
+@choose_option
 @baseline_option
 @click.option("--rebuild", is_flag=True, help="Replace parts made with other settings.")
 def run_command(
@@ -262,11 +268,12 @@ def run_command(
     overrides: tuple[str, ...],
     runs: Path,
     ranks: int | None,
+    choose: tuple[str, ...],
     baseline_only: bool,
     rebuild: bool,
 ) -> None:
     """Run a stage here and now, in the foreground."""
-    overrides = with_baseline(overrides, baseline_only)
+    overrides = with_choices(with_baseline(overrides, baseline_only), choose)
     meant = target.find(runs, config_file, name, overrides, first=stage)
     without_skipped((stage,), meant.config or meant.paths.load_config())
     if meant.config is None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from giblet_hpc.config import choices
 from giblet_hpc.config.bold import Bold
 from giblet_hpc.config.evaluate import Evaluate
 from giblet_hpc.config.features import FROM_FILMS, Features, Modality
@@ -62,9 +63,35 @@ class RunConfig(Section):
         self._check_files()
         self._check_modalities()
         self._check_memory()
+        self._check_choices()
         if self.train.optimizer == "adamw8bit" and self.model.parallel != "ddp":
             raise ValueError("train.optimizer adamw8bit is for model.parallel: ddp")
         return self
+
+    def _check_choices(self) -> None:
+        if not self.train.choose:
+            return
+        choices.require_choosable(self.train.choose)
+        if not self.split.inner_blocks:
+            raise ValueError("train.choose needs split.inner_blocks, such as 5, to choose by")
+        for settings in choices.combinations(self.train.choose):
+            try:
+                self.model_validate(choices.with_settings(self.model_dump(), settings))
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]
+                where = ".".join(map(str, problem["loc"]))
+                raise ValueError(
+                    f"train.choose {choices.in_words(settings)}: {where} {problem['msg']}"
+                ) from None
+            except KeyError as error:
+                raise ValueError(f"train.choose: there is no field {error.args[0]}") from None
+
+    @property
+    def candidates(self) -> list[Self]:
+        """The configs that ``train.choose`` chooses from; none where nothing is chosen."""
+        tree = self.model_dump()
+        found = choices.combinations(self.train.choose)
+        return [self.model_validate(choices.with_settings(tree, one)) for one in found]
 
     def _check_modalities(self) -> None:
         sections = self.features.sections

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from giblet_hpc.config.section import Count, NonNegative, Positive, Section, Weight
 
@@ -69,6 +69,12 @@ class Train(Section):
     seeds: Count = 1
     """Networks that are trained alike but for their seed, from `seed` on, one after the other; what
     they predict is averaged."""
+
+    choose: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Fields of model, loss and train with values to choose from, as `{loss.map_penalty: [3, 10,
+    30]}`: for each fold, networks with each combination predict `split.inner_blocks` blocks of its
+    training TRs, each from the others, and the combination with the highest mean r is trained on
+    all of them."""
 
     @model_validator(mode="after")
     def _profile_of_some_steps(self) -> Self:

@@ -29,7 +29,14 @@ from giblet_hpc.evaluation.blocks import (
 )
 from giblet_hpc.evaluation.choice import SUBJECTS, VOXELS, choose
 from giblet_hpc.evaluation.metrics import product_measure, run_rows
-from giblet_hpc.evaluation.penalised import Fitted, Prior, fit_ridge, usable_blocks
+from giblet_hpc.evaluation.penalised import (
+    Fitted,
+    Prior,
+    Shared,
+    fit_ridge,
+    shared_settings,
+    usable_blocks,
+)
 from giblet_hpc.evaluation.principal import principal_features
 from giblet_hpc.evaluation.smooth_lags import with_prior
 from giblet_hpc.files import read_json, write_json, write_with
@@ -112,6 +119,7 @@ class Baselines:
             study, modalities, fold.train, components=self._options.components
         )
         self.prior = Prior()
+        self._shared: dict[int, Shared | None] = {}
         self.bands = tuple(next(iter(self._features.values())))
 
     @property
@@ -151,12 +159,35 @@ class Baselines:
     def write_apart(
         self, folder: Path, prior: Prior, train: Sequence[Block], test: Sequence[Block]
     ) -> None:
-        """Write ridge's predictions of some TRs, ``ridge.npy``, fitted on others alone."""
+        """Write ridge's predictions of some TRs, ``ridge.npy``, fitted on others alone.
+
+        What voxels share, the penalty above all, is that of the fold's whole fit, as the network's
+        settings are: blocks are to say how good each is with its settings, not how these vary.
+        """
         path = folder / "ridge.npy"
         if not is_made(path, self._world):
             design = Design(self._lagged(train), self._lagged(test), self._delays, prior)
-            self._save_own(path, _trs(test), (row for row, _ in self._models(design, train)))
+            self._save_own(path, _trs(test), self._apart(design, train))
             self._join(path, _trs(test))
+
+    def _apart(self, design: Design, train: Sequence[Block]) -> Iterator[NDArray[np.float32]]:
+        """Yield each subject's predictions with what the voxels share in the fold's whole fit."""
+        mixed = design.mixed(self._tr)
+        for subject in range(len(self._study.subjects)):
+            if subject not in self._shared:
+                self._shared[subject] = self._shared_settings(subject)
+            shared = self._shared[subject]
+            yield self._model(design, mixed, train, subject=subject, shared=shared)[0]
+
+    def _shared_settings(self, subject: int) -> Shared | None:
+        """Return what a subject's voxels share in the fold's whole fit."""
+        if not self._scanned(subject, self.used, self.purge):
+            return None
+        sample, valid = scans_of(self._study, subject, self.used, self.sampled)
+        return shared_settings(
+            [band[valid] for band in self.mixed()[0]], sample[valid], self._options,
+            purge=self.purge, prior=self.prior,
+        )  # fmt: skip
 
     def _known_prior(self, file: Path) -> Prior:
         facts = {}
@@ -263,20 +294,31 @@ class Baselines:
 
         NaN, and none, of a subject without scans to fit a model to.
         """
-        mine, purge = voxel_share(self._study.voxels, self._world), max(design.delays)
-        train, test = design.mixed(self._tr)
+        mixed = design.mixed(self._tr)
         for subject in range(len(self._study.subjects)):
-            scans, valid = scans_of(self._study, subject, used, mine)
-            shape = (len(test[0]), scans.shape[1])
-            if not scans.shape[1] or not self._scanned(subject, used, purge):
-                yield np.full(shape, np.nan, np.float32), None
-                continue
-            sample, _ = scans_of(self._study, subject, used, self.sampled)
-            model = fit_ridge(
-                [band[valid] for band in train], scans[valid], self._options,
-                purge=purge, prior=design.prior, sample=sample[valid],
-            )  # fmt: skip
-            yield model.predict(test), model
+            yield self._model(design, mixed, used, subject=subject)
+
+    def _model(
+        self,
+        design: Design,
+        mixed: tuple[Sequence[NDArray[np.float32]], Sequence[NDArray[np.float32]]],
+        used: Sequence[Block],
+        *,
+        subject: int,
+        shared: Shared | None = None,
+    ) -> tuple[NDArray[np.float32], Fitted | None]:
+        """Return a subject's predictions of a rank's voxels and its model; NaN without scans."""
+        mine, purge = voxel_share(self._study.voxels, self._world), max(design.delays)
+        train, test = mixed
+        scans, valid = scans_of(self._study, subject, used, mine)
+        if not scans.shape[1] or not self._scanned(subject, used, purge):
+            return np.full((len(test[0]), scans.shape[1]), np.nan, np.float32), None
+        sample, _ = scans_of(self._study, subject, used, self.sampled)
+        model = fit_ridge(
+            [band[valid] for band in train], scans[valid], self._options,
+            purge=purge, prior=design.prior, sample=sample[valid], shared=shared,
+        )  # fmt: skip
+        return model.predict(test), model
 
     def _save_own(self, path: Path, trs: int, own: Iterable[NDArray[np.float32]]) -> None:
         """Write a rank's voxels of all subjects."""

@@ -122,6 +122,15 @@ def of_training(config: RunConfig, *, parameters: int) -> list[str]:
             if train.seeds > 1
             else []
         ),
+        *(
+            [
+                f"Settings ({', '.join(train.choose)}) were chosen for each fold by the mean r of "
+                f"{config.split.inner_blocks} purged blocks of its training TRs, each predicted by "
+                "networks of the others."
+            ]
+            if train.choose
+            else []
+        ),
     ]
 
 

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from giblet_hpc import __version__
+from giblet_hpc.config.choices import in_words
 from giblet_hpc.config.io import dump
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.errors import ConfigError
@@ -176,6 +177,15 @@ def _matching(fold: Mapping[str, Any]) -> Table | None:
     return table_cells(rows, "what is looked for", MATCHING) if rows else None
 
 
+def _choice(found: Mapping[str, Any]) -> str:
+    """Say which settings are chosen, and what each of the candidates reached."""
+    if not found:
+        return ""
+    each = "; ".join(f"{in_words(one['settings'])}: {one['r']:.3f}" for one in found["candidates"])
+    chosen = in_words(found["candidates"][found["chosen"] - 1]["settings"])
+    return f"Chosen inside the training TRs: {chosen} (mean r of blocks held out there: {each})."
+
+
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> Table | None:
     """Return the table of r by minutes of a new subject's scans; None where it is not asked for."""
     empty = {key: None for key, _, _ in CALIBRATION}
@@ -197,6 +207,7 @@ def _fold(paths: RunPaths, config: RunConfig, fold: Mapping[str, Any]) -> dict[s
         "headings": headings, "cells": cells, "subject_table": subjects,
         "reconstruction": table_cells(rebuilt, "figure", RECONSTRUCTION) if rebuilt else None,
         "matching": _matching(fold),
+        "choice": _choice(fold.get("choice", {})),
         "calibration": _calibration(fold.get("calibration", [])),
         "controls": _controls(fold["rows"]), "parts": _parts(fold["rows"]),
         "health": found, "health_word": WORDS[worst(found)] if found else "",

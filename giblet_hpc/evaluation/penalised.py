@@ -33,6 +33,9 @@ SEED = 0
 Bands = Sequence[NDArray[np.float32]]
 """Of each band the lagged features, (trs, columns)."""
 
+Shared = tuple[NDArray[np.float32], float]
+"""Weights of bands, and the penalty, of all voxels; the penalty is 0 where each has its own."""
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -94,6 +97,7 @@ def fit_ridge(
     purge: int,
     prior: Prior | None = None,
     sample: NDArray[np.float32] | None = None,
+    shared: Shared | None = None,
 ) -> Fitted:
     """Fit ridge; what it has to choose is chosen by cross-validation.
 
@@ -109,24 +113,55 @@ def fit_ridge(
         By default equal bands and a penalty for each voxel.
     sample : ndarray, shape (trs, some voxels), optional
         By which is chosen what all voxels share; by default ``scans``.
+    shared : tuple, optional
+        What all voxels share, from `shared_settings`, where it is not to be chosen here.
 
     Raises
     ------
     DataError
         When the TRs are too few for any block.
     """
-    if not usable_blocks(len(scans), options.folds, purge):
-        raise DataError(
-            f"{len(scans)} training TRs are too few for ridge, whose lags reach {purge} TRs",
-            hint="fewer evaluate.ridge.delays, or more training TRs",
-        )
-    solver = _Solver(bands, options, purge)
+    solver = _solver(bands, options, purge)
     prior = prior or Prior()
     if prior.bands == "voxel" and len(bands) > 1:
         return solver.by_voxel(scans)
-    weights, penalty = solver.shared(scans if sample is None else sample, prior)
+    found = shared or solver.shared(scans if sample is None else sample, prior)
+    weights, penalty = found
     alphas = options.alphas if prior.penalties == "voxel" else (penalty,)
     return solver.fit(scans, weights, alphas)
+
+
+def shared_settings(
+    bands: Bands,
+    sample: NDArray[np.float32],
+    options: Ridge,
+    *,
+    purge: int,
+    prior: Prior,
+) -> Shared | None:
+    """Return weights of bands and the penalty that are best for all voxels; None: they share none.
+
+    Parameters
+    ----------
+    bands : sequence of ndarray, shape (trs, columns)
+    sample : ndarray, shape (trs, some voxels)
+    options : Ridge
+    purge : int
+    prior : Prior
+    """
+    if prior.bands == "voxel" and len(bands) > 1:
+        return None
+    return _solver(bands, options, purge).shared(sample, prior)
+
+
+def _solver(bands: Bands, options: Ridge, purge: int) -> _Solver:
+    trs = len(bands[0])
+    if not usable_blocks(trs, options.folds, purge):
+        raise DataError(
+            f"{trs} training TRs are too few for ridge, whose lags reach {purge} TRs",
+            hint="fewer evaluate.ridge.delays, or more training TRs",
+        )
+    return _Solver(bands, options, purge)
 
 
 class _Solver:
@@ -148,9 +183,7 @@ class _Solver:
         self._kernels = KERNEL_TRS * sum(band.shape[1] for band in bands) >= trs
         self._blocks = usable_blocks(trs, options.folds, purge)
 
-    def shared(
-        self, sample: NDArray[np.float32], prior: Prior
-    ) -> tuple[NDArray[np.float32], float]:
+    def shared(self, sample: NDArray[np.float32], prior: Prior) -> Shared:
         """Return the weights of bands, and the penalty, that are best for all of some voxels."""
         draws = weights_of_bands(len(self._bands), self._options.draws)
         if prior.bands == "equal":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.blocks import write_rows
+from giblet_hpc.evaluation.blocks import is_made, write_rows
 from giblet_hpc.files import write_json
 from giblet_hpc.models.shapes import Batch, Positions
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.splits import Block
 from giblet_hpc.training import checkpoint
+from giblet_hpc.training.members import Member
 from giblet_hpc.training.predictor import Predictor
 from giblet_hpc.training.windows import Window, covering_windows
 from giblet_hpc.training.world import World
@@ -206,6 +207,37 @@ def read_figures(folder: Path) -> Figures:
 def seed_folder(folder: Path, number: int) -> Path:
     """Return where one of several networks' predictions are kept, counted from 0."""
     return folder / f"seed-{number + 1}"
+
+
+def predict_by(
+    networks: Sequence[Member],
+    blocks: Sequence[Block],
+    folder: Path,
+    *,
+    load: Callable[[Member], Predictor],
+    world: World,
+) -> None:
+    """Write what networks that differ in their seed predict of some TRs, in their mean.
+
+    Parameters
+    ----------
+    networks : sequence of Member
+    blocks : sequence of Block
+    folder : Path
+    load : callable
+        Returns a network with its weights.
+    world : World
+    """
+    if is_made(folder / "predictions.npy", world):
+        return
+    places = [seed_folder(folder, number) for number in range(len(networks))]
+    for member, place in zip(networks, places if len(networks) > 1 else [folder], strict=True):
+        place.mkdir(parents=True, exist_ok=True)
+        if not is_made(place / "predictions.npy", world):
+            predict_test(load(member), blocks, place, world)
+    if len(networks) > 1 and world.is_main:
+        average(folder, places)
+    world.wait()
 
 
 def average(folder: Path, places: Sequence[Path]) -> None:

@@ -24,12 +24,7 @@ from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.calibration import Calibration, summary
 from giblet_hpc.evaluation.fold import ScoredFold, labels_of
 from giblet_hpc.evaluation.metrics import run_rows
-from giblet_hpc.evaluation.prediction import (
-    average,
-    load_best,
-    predict_test,
-    seed_folder,
-)
+from giblet_hpc.evaluation.prediction import load_best, predict_by
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
@@ -38,10 +33,11 @@ from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
 from giblet_hpc.splits import Block, Fold, load_folds, outer_folds
+from giblet_hpc.stages.choose import choice_file, chosen_members
 from giblet_hpc.stages.train import statistics_of
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training.feed import GROUP_MEAN, StudyArrays, load_study
-from giblet_hpc.training.members import Member, members
+from giblet_hpc.training.members import Member
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.predictor import Predictor, make_predictor
 from giblet_hpc.training.statistics import fitted_modalities
@@ -128,7 +124,7 @@ class _FoldWork:
     def discard_others(self) -> None:
         """Remove products that another checkpoint, config or store made."""
         used = [self._fold, *self._inner] if self._config.evaluate.network else []
-        every = [member for fold in used for member in members(self._config, fold)]
+        every = [member for fold in used for member in self._members(fold)]
         best = [checkpoints.best(self._paths.checkpoints(one.fold.name)) for one in every]
         _discard_others(self.folder, self._config, self._paths, best)
 
@@ -141,7 +137,7 @@ class _FoldWork:
         """Return the first of the fold's networks and its checkpoint's step; none without one."""
         if not self._config.evaluate.network:
             return None, None
-        return self._network(members(self._config, self._fold)[0], self._fold)
+        return self._network(self._members(self._fold)[0], self._fold)
 
     def reconstruct(self) -> None:
         """Write what reconstructions are held against, and what is decoded from scans."""
@@ -224,17 +220,13 @@ class _FoldWork:
 
     def _predict_by(self, fold: Fold, blocks: Sequence[Block], folder: Path) -> None:
         """Write what a fold's networks predict of some TRs, in the mean of their seeds."""
-        if is_made(folder / "predictions.npy", self._world):
-            return
-        every = members(self._config, fold)
-        places = [seed_folder(folder, number) for number in range(len(every))]
-        for member, place in zip(every, places if len(every) > 1 else [folder], strict=True):
-            place.mkdir(parents=True, exist_ok=True)
-            if not is_made(place / "predictions.npy", self._world):
-                predict_test(self._network(member, fold)[0], blocks, place, self._world)
-        if len(every) > 1 and self._world.is_main:
-            average(folder, places)
-        self._world.wait()
+        predict_by(
+            self._members(fold), blocks, folder,
+            load=lambda member: self._network(member, fold)[0], world=self._world,
+        )  # fmt: skip
+
+    def _members(self, fold: Fold) -> list[Member]:
+        return chosen_members(self._config, self._paths, fold, self._fold)
 
     def _linear(self, fold: Fold) -> Baselines:
         statistics = statistics_of(
@@ -279,6 +271,8 @@ def _shown(paths: RunPaths, predictor: Predictor | None, scored: ScoredFold) -> 
         arrays = {name: archive[name] for name in archive.files}
     _draw(paths, scored, arrays, rows["subjects"])
     gate = read_json(folder / "gate.json") if (folder / "gate.json").is_file() else {}
+    choice = choice_file(paths, scored.fold)
+    rows["choice"] = read_json(choice) if choice.is_file() else {}
     path = folder / "calibration.json"
     rows["calibration"] = summary(read_json(path)) if path.is_file() else []
     if predictor is None:

@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -14,21 +16,25 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.diagnosis.lag_check import require_possible_lags
 from giblet_hpc.errors import DataError
 from giblet_hpc.evaluation import methods
+from giblet_hpc.evaluation.prediction import load_best, predict_by
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans import study_size
 from giblet_hpc.runs import beacon
 from giblet_hpc.runs.environment import LOCAL
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.splits import Fold, load_folds
+from giblet_hpc.splits import Fold, load_folds, outer_folds
+from giblet_hpc.stages import choose
 from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.loop import Trainer
-from giblet_hpc.training.members import members
+from giblet_hpc.training.members import Member, members
 from giblet_hpc.training.network_size import meta_model
 from giblet_hpc.training.node_memory import memory_for
 from giblet_hpc.training.parallel import strategy_of, with_settled_mode
+from giblet_hpc.training.predictor import Predictor, make_predictor
 from giblet_hpc.training.span import with_span
 from giblet_hpc.training.statistics import TrainingStatistics, fit, load_statistics
+from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -92,12 +98,51 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
         model = meta_model(config, study_size.of_store(config, inputs))
         size = sum(parameter.numel() for parameter in model.parameters())
         methods.save(paths, "train", methods.of_training(config, parameters=size))
-    for fold in load_folds(paths.split):
-        statistics = statistics_of(config, paths, fold, study=study, world=world)
-        for member in members(config, fold):
+    work = _Training(config, paths, study=study, world=world, stop=stop)
+    folds = load_folds(paths.split)
+    if not config.train.choose:
+        return all(work.train(members(config, fold), fold) for fold in folds)
+    for fold in outer_folds(folds):
+        inner = [one for one in folds if one.within == fold.name]
+        if not work.choose(fold, inner):
+            return False
+        if not work.train(choose.chosen_members(config, paths, fold, fold), fold):
+            return False
+    return True
+
+
+class _Training:
+    """Trains the networks of folds, one after the other.
+
+    Parameters
+    ----------
+    config : RunConfig
+        With its parallel mode settled.
+    paths : RunPaths
+    study : StudyArrays
+    world : World
+    stop : StopRequest
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        paths: RunPaths,
+        *,
+        study: StudyArrays,
+        world: World,
+        stop: StopRequest,
+    ) -> None:
+        self._config, self._paths, self._study = config, paths, study
+        self._world, self._stop = world, stop
+
+    def train(self, networks: Sequence[Member], fold: Fold) -> bool:
+        """Train some networks on a fold; return whether they are finished."""
+        statistics = self._statistics(fold)
+        for member in networks:
             trainer = Trainer(
-                member.config, paths, member.fold, study=study, statistics=statistics,
-                strategy=strategy_of(config, world), should_stop=stop,
+                member.config, self._paths, member.fold, study=self._study, statistics=statistics,
+                strategy=strategy_of(member.config, self._world), should_stop=self._stop,
             )  # fmt: skip
             if not trainer.run():
                 logger.info("stopped at step %d; the checkpoint is written", trainer.step)
@@ -105,7 +150,34 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
             # The next model needs its memory.
             del trainer
             gc.collect()
-    return True
+        return True
+
+    def choose(self, fold: Fold, inner: Sequence[Fold]) -> bool:
+        """Train each candidate without each inner block, and choose; whether that is finished."""
+        for number, candidate in enumerate(self._config.candidates, 1):
+            for one in inner:
+                named = choose.of_candidate(one, number)
+                if not self.train(members(candidate, named), one):
+                    return False
+        choose.settle(
+            self._config, self._paths, fold, inner, study=self._study, world=self._world,
+            predict=self._predict,
+        )  # fmt: skip
+        return True
+
+    def _predict(self, networks: Sequence[Member], fold: Fold, folder: Path) -> None:
+        def load(member: Member) -> Predictor:
+            predictor = make_predictor(
+                member.config, self._study, self._statistics(fold), DataParallel(self._world)
+            )
+            best = self._paths.checkpoints(member.fold.name)
+            load_best(predictor, best, data=self._paths.data_digest())
+            return predictor
+
+        predict_by(networks, fold.test, folder, load=load, world=self._world)
+
+    def _statistics(self, fold: Fold) -> TrainingStatistics:
+        return statistics_of(self._config, self._paths, fold, study=self._study, world=self._world)
 
 
 def _require_possible_lags(

@@ -14,6 +14,7 @@ from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold, load_folds
+from giblet_hpc.stages.choose import choice_file, chosen_members
 from giblet_hpc.training import checkpoint
 from giblet_hpc.training.feed import StudyArrays, load_study
 from giblet_hpc.training.node_memory import memory_for
@@ -81,6 +82,8 @@ def with_checkpoint(
     study = load_study(config, inputs, memory=memory)
     chosen = _fold(paths, fold)
     statistics = _statistics(config, paths, chosen, study=study, world=world)
+    if config.train.choose and chosen.within is None and choice_file(paths, chosen).is_file():
+        config = chosen_members(config, paths, chosen, chosen)[0].config
     predictor = make_predictor(config, study, statistics, DataParallel(world))
     folder = paths.checkpoints(chosen.name)
     known = map(checkpoints.step_of, checkpoints.committed(folder))

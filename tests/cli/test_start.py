@@ -67,3 +67,11 @@ def test_who_stops_waiting_is_told_that_the_run_goes_on(
     with pytest.raises(JobError, match="run movie goes on") as found:
         start._show_until_the_end(run_folder, set())
     assert "cancel movie" in found.value.hint
+
+
+def test_choices_become_a_setting() -> None:
+    found = start.with_choices(("train.lr=1",), ("loss.map_penalty=3,10", "train.epochs=5,9"))
+    assert found == ("train.lr=1", "train.choose={loss.map_penalty: [3, 10], train.epochs: [5, 9]}")
+    assert start.with_choices(("a=1",), ()) == ("a=1",)
+    with pytest.raises(ConfigError, match="--choose 'train.lr' is not field=value,value"):
+        start.with_choices((), ("train.lr",))

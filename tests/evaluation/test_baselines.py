@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge as SklearnRidge
 
 from giblet_hpc.config import io
 from giblet_hpc.config.features import OwnFeatures
@@ -14,6 +15,7 @@ from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import baselines, blocks, scores
 from giblet_hpc.evaluation.controls import PreviousScan
 from giblet_hpc.evaluation.fold import ScoredFold
+from giblet_hpc.evaluation.penalised import fit_ridge, shared_settings
 from giblet_hpc.evaluation.principal import principal_features
 from giblet_hpc.files import read_json
 from giblet_hpc.modalities.own import Own
@@ -177,3 +179,32 @@ def test_the_scan_before() -> None:
     expected = np.concatenate([first[10:11], first[10:19], second[:1], second[:4]])
     np.testing.assert_array_equal(found, expected)
     assert len(previous) == 2
+
+
+def test_blocks_apart_are_predicted_with_the_penalty_of_the_whole_fit(
+    tmp_path: Path, demo_config: str
+) -> None:
+    """A fifth of the TRs would choose another one for themselves."""
+    options = "evaluate.ridge={components: 6, smooth_seconds: [0], penalties: one, bands: equal}"
+    config, study = config_of(tmp_path, demo_config, options), planted(1)
+    models = made(config, study)
+    models.write(tmp_path)
+    train, test = [Block("a", 0, 90)], [Block("a", 120, 300)]
+    (tmp_path / "apart").mkdir()
+    models.write_apart(tmp_path / "apart", models.prior, train, test)
+    found = np.load(tmp_path / "apart" / "ridge.npy")[0]
+    bands = models.mixed()[0]
+    scans = study.runs["a"].bold[0]
+    whole = np.concatenate([scans[:420], scans[430:TRS]])
+    weights, penalty = shared_settings(
+        bands, whole, config.evaluate.ridge, purge=models.purge, prior=models.prior
+    )
+    assert weights.tolist() == [0.5, 0.5]
+    x = np.concatenate(bands, axis=1) * 0.5**0.5
+    # A block knows nothing of what was before it.
+    held_out = np.concatenate(list(models._lagged(test).values()), axis=1) * 0.5**0.5
+    expected = SklearnRidge(penalty).fit(x[:90], scans[:90]).predict(held_out)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    own = fit_ridge([band[:90] for band in bands], scans[:90], config.evaluate.ridge,
+                    purge=models.purge, prior=models.prior)  # fmt: skip
+    assert np.ravel(own.model.best_alphas_)[0] != pytest.approx(penalty)

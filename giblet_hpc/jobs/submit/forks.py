@@ -151,7 +151,7 @@ def sweep(base: RunPaths, overrides: Sequence[str], axes: Sequence[str]) -> list
     ConfigError
         When an axis is not of that form, or a field belongs to preprocess.
     """
-    parsed = [_axis(text) for text in axes]
+    parsed = [axis(text, option="--sweep") for text in axes]
     planned = []
     for values in itertools.product(*(values for _, values in parsed)):
         settings = [f"{field}={value}" for (field, _), value in zip(parsed, values, strict=True)]
@@ -169,7 +169,14 @@ def sweep(base: RunPaths, overrides: Sequence[str], axes: Sequence[str]) -> list
     return [fork(base, name, config) for name, config in planned]
 
 
-def _axis(text: str) -> tuple[str, list[str]]:
+def axis(text: str, *, option: str) -> tuple[str, list[str]]:
+    """Return the field of `field=value,value,...`, and its values as YAML.
+
+    Raises
+    ------
+    ConfigError
+        When the text is not of that form; it names the option.
+    """
     field, equals, values = text.partition("=")
     try:
         parsed = yaml.safe_load(f"[{values}]")
@@ -177,7 +184,7 @@ def _axis(text: str) -> tuple[str, list[str]]:
         parsed = None
     if not equals or not parsed:
         raise ConfigError(
-            f"--sweep {text!r} is not field=value,value", hint="--sweep train.lr=1e-4,3e-4"
+            f"{option} {text!r} is not field=value,value", hint=f"{option} train.lr=1e-4,3e-4"
         )
     return field.strip(), [yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
                            for value in parsed]  # fmt: skip

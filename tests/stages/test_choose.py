@@ -1,0 +1,116 @@
+"""Choosing settings inside the training TRs: the best of what is predicted there, no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from giblet_hpc.config import io
+from giblet_hpc.evaluation.metrics import pearson
+from giblet_hpc.evaluation.prediction import load_best, predict_test
+from giblet_hpc.files import read_json
+from giblet_hpc.runs import checkpoints
+from giblet_hpc.runs.paths import RunPaths
+from giblet_hpc.splits import load_folds
+from giblet_hpc.stages import choose, evaluate, preprocess, train
+from giblet_hpc.stages.with_checkpoint import with_checkpoint
+from giblet_hpc.synthetic import StudySpec, synthesize
+from giblet_hpc.training.feed import load_study
+from giblet_hpc.training.predictor import make_predictor
+from giblet_hpc.training.strategy import DataParallel
+from giblet_hpc.training.world import World
+from tests.conftest import TINY
+
+pytestmark = pytest.mark.slow
+ALONE = World(0, 0, 1, torch.device("cpu"))
+CHOICES = [
+    "split.inner_blocks=2", "train.choose={train.epochs: [1, 8], model.bottleneck: [4, 16]}",
+    "evaluate.samples=1", "evaluate.bootstrap_draws=0", "evaluate.chance_shifts=0",
+]  # fmt: skip
+NAMES = ("train.epochs", "model.bottleneck")
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
+    """A run of four candidates, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("chosen")
+    synthesize(folder / "data", StudySpec(runs=(150, 120), subjects=2, grid=(6, 7, 6)))
+    options = [f"study.root={folder / 'data'}", f"study.store={folder / 's.zarr'}", *TINY, *CHOICES]
+    config = io.load(Path(__file__).parents[2] / "configs" / "demo.yaml", options)
+    paths = RunPaths(folder / "run")
+    paths.create(config)
+    preprocess.run(config, paths)
+    assert train.run(config, paths, ALONE)
+    evaluate.run(config, paths, ALONE)
+    return paths
+
+
+def test_the_one_with_the_highest_mean_r_is_taken(chosen: RunPaths, tmp_path: Path) -> None:
+    """Each candidate's r once more, from its checkpoints, by blocks of training TRs."""
+    config, folds = chosen.load_config(), load_folds(chosen.split)
+    outer, inner = folds[0], [one for one in folds if one.within == folds[0].name]
+    record = read_json(choose.choice_file(chosen, outer))
+    assert [one["settings"] for one in record["candidates"]] == [
+        {"train.epochs": epochs, "model.bottleneck": size} for epochs in (1, 8) for size in (4, 16)
+    ]
+    assert not choose.choice_file(chosen, outer).with_suffix("").exists()
+    study = load_study(config, read_json(chosen.inputs), memory=None)
+    for number, candidate in enumerate(config.candidates, 1):
+        z, weights = [], []
+        for one in inner:
+            statistics = train.statistics_of(config, chosen, one, study=study, world=ALONE)
+            predictor = make_predictor(candidate, study, statistics, DataParallel(ALONE))
+            name = choose.of_candidate(one, number).name
+            load_best(predictor, chosen.checkpoints(name), data=chosen.data_digest())
+            folder = tmp_path / name
+            folder.mkdir()
+            predict_test(predictor, one.test, folder, ALONE)
+            made = np.load(folder / "predictions.npy")
+            rows, before = [], 0
+            for block in one.test:
+                rows.append(slice(before, before + block.trs))
+                before += block.trs
+            r = [
+                pearson(
+                    own,
+                    np.concatenate([study.runs[b.run].bold[n, b.start : b.stop] for b in one.test]),
+                    np.ones(before, bool), rows,
+                )
+                for n, own in enumerate(made)
+            ]  # fmt: skip
+            z.append(np.arctanh(r).mean())
+            weights.append(before)
+        expected = np.tanh(np.average(z, weights=weights))
+        assert record["candidates"][number - 1]["r"] == pytest.approx(expected, abs=1e-5)
+    best = max(record["candidates"], key=lambda one: one["r"])
+    assert record["candidates"][record["chosen"] - 1] == best
+
+
+def test_the_chosen_settings_train_on_all_training_trs_and_are_scored(chosen: RunPaths) -> None:
+    record = read_json(chosen.root / "choices" / "all.json")
+    settings = record["candidates"][record["chosen"] - 1]["settings"]
+    loaded = with_checkpoint(
+        chosen.load_config(), chosen, step=None, fold="", device=torch.device("cpu")
+    )
+    assert loaded.predictor.config.train.epochs == settings["train.epochs"]
+    assert loaded.predictor.config.model.bottleneck == settings["model.bottleneck"]
+    assert checkpoints.committed(chosen.checkpoints())
+    (fold,) = read_json(chosen.scores)
+    assert fold["choice"] == record
+    # The gate is chosen on predictions of the candidate that was chosen.
+    named = {f"inner-{n}+choice-{record['chosen']}" for n in (1, 2)}
+    assert named <= {folder.name for folder in checkpoints.folds(chosen.checkpoints())}
+    assert "combined_r" in fold["rows"][0]
+    text = chosen.report.read_text()
+    assert f"train.epochs={settings['train.epochs']}" in text
+    assert "were chosen for each fold by the mean r of 2 purged blocks" in text
+
+
+def test_nothing_is_done_twice(chosen: RunPaths) -> None:
+    files = sorted(chosen.root.glob("checkpoints/**/manifest.json"))
+    before = {file: file.stat().st_mtime_ns for file in files}
+    assert train.run(chosen.load_config(), chosen, ALONE)
+    assert {file: file.stat().st_mtime_ns for file in files} == before
