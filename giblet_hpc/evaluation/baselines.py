@@ -157,37 +157,41 @@ class Baselines:
                 self._write(name, self._design(name, self.prior), folder)
 
     def write_apart(
-        self, folder: Path, prior: Prior, train: Sequence[Block], test: Sequence[Block]
+        self, folder: Path, whole: Baselines, train: Sequence[Block], test: Sequence[Block]
     ) -> None:
         """Write ridge's predictions of some TRs, ``ridge.npy``, fitted on others alone.
 
-        What voxels share, the penalty above all, is that of the fold's whole fit, as the network's
-        settings are: blocks are to say how good each is with its settings, not how these vary.
+        The prior and what voxels share, the penalty above all, is that of the whole fit, as the
+        network's settings are: blocks are to say how good each is with its settings, not how these
+        vary.
         """
         path = folder / "ridge.npy"
         if not is_made(path, self._world):
-            design = Design(self._lagged(train), self._lagged(test), self._delays, prior)
-            self._save_own(path, _trs(test), self._apart(design, train))
+            design = Design(self._lagged(train), self._lagged(test), self._delays, whole.prior)
+            self._save_own(path, _trs(test), self._apart(design, train, whole))
             self._join(path, _trs(test))
 
-    def _apart(self, design: Design, train: Sequence[Block]) -> Iterator[NDArray[np.float32]]:
-        """Yield each subject's predictions with what the voxels share in the fold's whole fit."""
+    def _apart(
+        self, design: Design, train: Sequence[Block], whole: Baselines
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield each subject's predictions with what the voxels share in the whole fit."""
         mixed = design.mixed(self._tr)
         for subject in range(len(self._study.subjects)):
-            if subject not in self._shared:
-                self._shared[subject] = self._shared_settings(subject)
-            shared = self._shared[subject]
+            shared = whole.shared(subject)
             yield self._model(design, mixed, train, subject=subject, shared=shared)[0]
 
-    def _shared_settings(self, subject: int) -> Shared | None:
-        """Return what a subject's voxels share in the fold's whole fit."""
-        if not self._scanned(subject, self.used, self.purge):
-            return None
-        sample, valid = scans_of(self._study, subject, self.used, self.sampled)
-        return shared_settings(
-            [band[valid] for band in self.mixed()[0]], sample[valid], self._options,
-            purge=self.purge, prior=self.prior,
-        )  # fmt: skip
+    def shared(self, subject: int) -> Shared | None:
+        """Return what a subject's voxels share in this fit; None where they share nothing."""
+        if subject not in self._shared:
+            found = None
+            if self._scanned(subject, self.used, self.purge):
+                sample, valid = scans_of(self._study, subject, self.used, self.sampled)
+                found = shared_settings(
+                    [band[valid] for band in self.mixed()[0]], sample[valid], self._options,
+                    purge=self.purge, prior=self.prior,
+                )  # fmt: skip
+            self._shared[subject] = found
+        return self._shared[subject]
 
     def _known_prior(self, file: Path) -> Prior:
         facts = {}

@@ -52,6 +52,37 @@ def valid_rows(study: StudyArrays, subject: int, blocks: Sequence[Block]) -> NDA
     return rows_of([study.runs[b.run].valid[subject, b.start : b.stop] for b in blocks])
 
 
+def joined_runs(blocks: Sequence[Block]) -> list[slice]:
+    """Return the rows of each run, where blocks of one run follow each other."""
+    found: list[slice] = []
+    row, before = 0, ""
+    for block in blocks:
+        stop = row + block.trs
+        found.append(slice(found.pop().start if block.run == before else row, stop))
+        row, before = stop, block.run
+    return found
+
+
+class Joined:
+    """Arrays (subjects, trs, voxels) one after the other in time, as one; read as they are used.
+
+    Parameters
+    ----------
+    parts : sequence of array
+    """
+
+    def __init__(self, parts: Sequence[NDArray[np.float32]]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
+
+    def __getitem__(self, key: tuple[int, slice, slice]) -> NDArray[np.float32]:
+        subject, trs, voxels = key
+        assert trs == slice(None)
+        return np.concatenate([part[subject, :, voxels] for part in self._parts])
+
+
 def is_made(path: Path, world: World) -> bool:
     """Whether rank 0 finds a file: where others look, an absent one may be remembered."""
     return world.broadcast(world.is_main and path.is_file())

@@ -18,8 +18,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.evaluation.blocks import over_ranks, scans_of, voxel_blocks, voxel_share, write_rows
-from giblet_hpc.evaluation.metrics import demeaned, run_rows
+from giblet_hpc.evaluation.blocks import (
+    Joined,
+    joined_runs,
+    over_ranks,
+    scans_of,
+    voxel_blocks,
+    voxel_share,
+    write_rows,
+)
+from giblet_hpc.evaluation.metrics import demeaned
 from giblet_hpc.evaluation.scores import ALL
 from giblet_hpc.splits import Block
 from giblet_hpc.training.feed import StudyArrays
@@ -76,20 +84,18 @@ def gates(
     """
     labelled = np.zeros(study.voxels, np.int32) if labels is None else np.maximum(labels, 0)
     region = np.unique(labelled, return_inverse=True)[1]
-    parts = []
-    for part in held_out:
-        trs = sum(block.trs for block in part.blocks)
-        starts = _stretches(part.blocks, stretch)
-        found = np.zeros((len(GATES), len(starts), region.max() + 1))
-        for chosen in voxel_blocks(voxel_share(study.voxels, world)):
-            for subject in scored:
-                own = trs * _scores(study, part, subject, chosen, starts)
-                order = np.argsort(region[chosen], kind="stable")
-                there, first = np.unique(region[chosen][order], return_index=True)
-                found[..., there] += np.add.reduceat(own[..., order], first, axis=-1)
-        parts.append(over_ranks(found, world))
+    blocks = [block for part in held_out for block in part.blocks]
+    pair = Joined([part.model for part in held_out]), Joined([part.ridge for part in held_out])
+    starts = _stretches(blocks, stretch)
+    found = np.zeros((len(GATES), len(starts), region.max() + 1))
+    for chosen in voxel_blocks(voxel_share(study.voxels, world)):
+        for subject in scored:
+            own = _scores(study, blocks, pair, subject=subject, voxels=chosen, starts=starts)
+            order = np.argsort(region[chosen], kind="stable")
+            there, first = np.unique(region[chosen][order], return_index=True)
+            found[..., there] += np.add.reduceat(own[..., order], first, axis=-1)
     # Rounded, so that the order in which ranks are added up does not decide between equal ones.
-    every = np.concatenate(parts, axis=1).round(DIGITS)
+    every = over_ranks(found, world).round(DIGITS)
     return GATES[[_least(one) for one in np.moveaxis(every, 2, 0)]][region]
 
 
@@ -117,15 +123,24 @@ def _least(scores: NDArray[np.float64]) -> int:
 
 
 def _scores(
-    study: StudyArrays, part: HeldOut, subject: int, voxels: slice, starts: Sequence[int]
+    study: StudyArrays,
+    blocks: Sequence[Block],
+    pair: tuple[Joined, Joined],
+    *,
+    subject: int,
+    voxels: slice,
+    starts: Sequence[int],
 ) -> NDArray[np.float64]:
-    """Return what stretches add to r by each gate, (gates, stretches, voxels)."""
-    runs = run_rows(part.blocks)
-    scans, valid = scans_of(study, subject, part.blocks, voxels)
+    """Return what stretches add to r by each gate, (gates, stretches, voxels).
+
+    A run's mean is taken out over all its blocks, as of test TRs: what is slow counts there too.
+    """
+    runs = joined_runs(blocks)
+    scans, valid = scans_of(study, subject, blocks, voxels)
     unit = _unit(demeaned(scans, valid, runs))
     model, ridge = (
-        _unit(demeaned(np.asarray(made[min(subject, len(made) - 1), :, voxels]), valid, runs))
-        for made in (part.model, part.ridge)
+        _unit(demeaned(made[min(subject, len(made) - 1), slice(None), voxels], valid, runs))
+        for made in pair
     )
     if not np.isfinite(ridge).all():
         # A subject without scans in this part to fit ridge to.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +30,11 @@ ALL = "all voxels"
 def score_maps(
     study: StudyArrays,
     blocks: Sequence[Block],
-    predictions: Mapping[str, NDArray[np.float32]],
+    predictions: Mapping[str, Any],
     world: World,
     *,
     scored: Sequence[int] | None = None,
+    runs: Sequence[slice] | None = None,
 ) -> Maps:
     """Return r and R2 of every voxel and subject, for each predictor; ranks share the voxels.
 
@@ -45,6 +47,8 @@ def score_maps(
     world : World
     scored : sequence of int, optional
         From `scored_subjects`; by default all.
+    runs : sequence of slice, optional
+        Rows whose mean is taken out; by default those of each block.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def score_maps(
         ``<predictor>_r`` and ``<predictor>_r2``, shape (subjects, voxels); NaN of subjects that are
         not scored.
     """
-    runs = metrics.run_rows(blocks)
+    runs = runs or metrics.run_rows(blocks)
     subjects, voxels = len(study.subjects), study.voxels
     chosen_subjects = range(subjects) if scored is None else scored
     maps = {

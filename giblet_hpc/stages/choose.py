@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from giblet_hpc.config import choices
 from giblet_hpc.config.run import RunConfig
 from giblet_hpc.evaluation import scores
-from giblet_hpc.evaluation.blocks import is_made
-from giblet_hpc.evaluation.metrics import fisher_z
+from giblet_hpc.evaluation.blocks import Joined, is_made, joined_runs
+from giblet_hpc.evaluation.metrics import fisher_mean
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold
@@ -85,16 +86,15 @@ def settle(
     means = []
     combinations = choices.combinations(config.train.choose)
     for number, candidate in enumerate(config.candidates, 1):
-        r = []
+        parts = []
         for one in inner:
             folder = work / f"{one.name}+choice-{number}"
             if world.is_main:
                 folder.mkdir(parents=True, exist_ok=True)
             world.wait()
             predict(members(candidate, of_candidate(one, number)), one, folder)
-            r.append(_mean_z(study, one, folder, world))
-        weights = [sum(block.trs for block in one.test) for one in inner]
-        means.append(float(np.tanh(np.average(r, weights=weights))))
+            parts.append(np.load(folder / "predictions.npy", mmap_mode="r"))
+        means.append(_mean_r(study, fold, inner, parts, world))
         said = choices.in_words(combinations[number - 1])
         logger.info("%s: r %.4f inside the training TRs", said, means[-1])
     if world.is_main:
@@ -107,9 +107,25 @@ def settle(
     world.wait()
 
 
-def _mean_z(study: StudyArrays, fold: Fold, folder: Path, world: World) -> float:
-    """Return Fisher z over voxels and the subjects who have scans there."""
-    made = {"model": np.load(folder / "predictions.npy", mmap_mode="r")}
-    scored = scores.scored_subjects(study, fold)
-    maps = scores.score_maps(study, fold.test, made, world, scored=scored)
-    return float(np.nanmean(fisher_z(maps["model_r"][scored])))
+def _mean_r(
+    study: StudyArrays,
+    fold: Fold,
+    inner: Sequence[Fold],
+    parts: Sequence[NDArray[np.float32]],
+    world: World,
+) -> float:
+    """Return r over all inner folds' TRs, averaged over voxels and subjects as Fisher z.
+
+    A run's mean is taken out over all its blocks, as of test TRs: what is slow counts there too.
+    """
+    blocks = [block for one in inner for block in one.test]
+    scored = scores.scored_subjects(study, fold._replace(test=tuple(blocks)))
+    maps = scores.score_maps(
+        study,
+        blocks,
+        {"model": Joined(parts)},
+        world,
+        scored=scored,
+        runs=joined_runs(blocks),
+    )
+    return fisher_mean(maps["model_r"][scored])

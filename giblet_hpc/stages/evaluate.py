@@ -194,12 +194,12 @@ class _FoldWork:
         for inner in self._inner:
             folder = self.folder / inner.name
             self._predict_by(inner, inner.test, folder)
-            self._linear(inner).write_apart(folder, linear.prior, inner.train, inner.test)
+            self._linear(inner).write_apart(folder, linear, inner.train, inner.test)
             yield _load(inner.test, folder)
         if not self._inner and self._fold.validation:
             folder = self.folder / "validation"
             self._predict_by(self._fold, self._fold.validation, folder)
-            linear.write_apart(folder, linear.prior, self._fold.train, self._fold.validation)
+            linear.write_apart(folder, linear, self._fold.train, self._fold.validation)
             yield _load(self._fold.validation, folder)
 
     def _network(self, member: Member, fold: Fold) -> tuple[Predictor, int]:

@@ -188,9 +188,11 @@ def test_blocks_apart_are_predicted_with_the_penalty_of_the_whole_fit(
     config, study = config_of(tmp_path, demo_config, options), planted(1)
     models = made(config, study)
     models.write(tmp_path)
+    # As for an inner fold: a linear baseline of its own, which has chosen nothing.
+    inner = made(config, study)
     train, test = [Block("a", 0, 90)], [Block("a", 120, 300)]
     (tmp_path / "apart").mkdir()
-    models.write_apart(tmp_path / "apart", models.prior, train, test)
+    inner.write_apart(tmp_path / "apart", models, train, test)
     found = np.load(tmp_path / "apart" / "ridge.npy")[0]
     bands = models.mixed()[0]
     scans = study.runs["a"].bold[0]
@@ -206,7 +208,7 @@ def test_blocks_apart_are_predicted_with_the_penalty_of_the_whole_fit(
     np.testing.assert_allclose(found, expected, atol=2e-3)
     models._shared[0] = (weights, 1e4)
     (tmp_path / "apart" / "ridge.npy").unlink()
-    models.write_apart(tmp_path / "apart", models.prior, train, test)
+    inner.write_apart(tmp_path / "apart", models, train, test)
     found = np.load(tmp_path / "apart" / "ridge.npy")[0]
     np.testing.assert_allclose(
         found, SklearnRidge(1e4).fit(x[:90], scans[:90]).predict(held_out), atol=2e-3
