@@ -42,6 +42,8 @@ def modalities(letters: str, shapes: dict[str, tuple[int, ...]] = SHAPES) -> dic
             }
         else:
             estimates["mean"] = np.zeros(shape, np.float32)
+            estimates["band_mean"] = np.zeros(shape[0], np.float32)
+            estimates["band_deviation"] = np.ones(shape[0], np.float32)
         found[name] = modality.fitted(shape, estimates)
     return found
 

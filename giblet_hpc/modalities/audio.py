@@ -31,18 +31,19 @@ from giblet_hpc.modalities.base import (
     Note,
     save_array,
 )
-from giblet_hpc.modalities.code_sums import (
+from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, mean_and_variance
+from giblet_hpc.modalities.rows import film_inputs
+from giblet_hpc.modalities.sound_sums import (
     CODES,
+    band_estimates,
     code_counts,
     code_frequencies,
     code_vectors,
     vector_sums,
 )
-from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, mean_and_variance
-from giblet_hpc.modalities.rows import film_inputs
-from giblet_hpc.models.codes import CodeDecoder, CodeEncoder
+from giblet_hpc.models.codes import CodeDecoder, CodeEncoder, ColumnEncoder
 from giblet_hpc.models.dense import JOINT, block, scaled, stack
-from giblet_hpc.models.vectors import VectorDecoder, VectorEncoder
+from giblet_hpc.models.vectors import VectorDecoder
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.survey import Survey
 
@@ -181,7 +182,7 @@ class Audio(Modality):
     ) -> dict[str, NDArray[Any]]:
         """Return frequencies of codes and what they stand for, or the mean column."""
         if shared is None:
-            return super().settled(sums, shared)
+            return {**super().settled(sums, shared), **band_estimates(sums)}
         numbers = super().settled(sums, shared)
         vectors = {key: sums[f"vector_{key}"] for key in ("count", "total", "squares")}
         mean, spread = mean_and_variance(vectors)
@@ -202,10 +203,12 @@ class Audio(Modality):
         return self.fit([rows], random.random((shape[0], CODES, VECTOR)).astype(np.float32))
 
     def encoder(self, options: TemporalModel) -> nn.Module:
-        """Return the encoder of codes, or a linear map of energies."""
+        """Return the encoder of codes, or of energies."""
         if not self.codes:
-            variance = float(self.estimates["variance"])
-            return VectorEncoder(self.estimate("mean"), variance, options.width)
+            return ColumnEncoder(
+                self.estimate("band_mean"), self.estimate("band_deviation"),
+                hidden=options.code_width, width=options.width,
+            )  # fmt: skip
         return CodeEncoder(
             self.estimate("codebooks"),
             mean=self.estimate("vector_mean"),

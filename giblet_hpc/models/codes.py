@@ -1,4 +1,4 @@
-"""Networks from and to the discrete codes of a sound codec."""
+"""Networks from and to sound: spectra, or the discrete codes of a codec."""
 
 from __future__ import annotations
 
@@ -7,6 +7,38 @@ from torch import nn
 from torch.nn import functional
 
 PATCHES = 8
+
+
+class ColumnEncoder(nn.Module):
+    """Columns of a TR's sound, standardised: their mean and spread over a TR, and learned features.
+
+    How high a tone is, say, is no linear function of a spectrum.
+
+    Parameters
+    ----------
+    mean, deviation : Tensor, (rows,)
+        Of training columns.
+    hidden, width : int
+    """
+
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
+    def __init__(
+        self, mean: torch.Tensor, deviation: torch.Tensor, *, hidden: int, width: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("deviation", deviation.clone())
+        self.hidden = nn.Linear(len(mean), hidden)
+        self.join = nn.Linear(2 * len(mean) + hidden, width)
+
+    def forward(self, columns: torch.Tensor) -> torch.Tensor:
+        """Encode (B, W, rows, C) to (B, W, width)."""
+        sound = (columns.transpose(2, 3) - self.mean) / self.deviation
+        learned = functional.gelu(self.hidden(sound)).mean(2)
+        spread = sound.var(2, unbiased=False).add(1e-4).sqrt()
+        return self.join(torch.cat([sound.mean(2), spread, learned], 2))
 
 
 class CodeEncoder(nn.Module):
@@ -24,8 +56,6 @@ class CodeEncoder(nn.Module):
     """
 
     codebooks: torch.Tensor
-    mean: torch.Tensor
-    deviation: torch.Tensor
 
     def __init__(
         self,
@@ -37,21 +67,15 @@ class CodeEncoder(nn.Module):
         width: int,
     ) -> None:
         super().__init__()
-        for name, values in (("codebooks", codebooks), ("mean", mean), ("deviation", deviation)):
-            self.register_buffer(name, values.clone())
-        dimensions = len(mean)
-        self.hidden = nn.Linear(dimensions, code_width)
-        self.join = nn.Linear(2 * dimensions + code_width, width)
+        self.register_buffer("codebooks", codebooks.clone())
+        self.columns = ColumnEncoder(mean, deviation, hidden=code_width, width=width)
 
     def forward(self, audio: torch.Tensor) -> torch.Tensor:
         """Encode (B, W, Q, C) int16 to (B, W, width)."""
         vectors = torch.stack(
             [book[audio[:, :, number].long()] for number, book in enumerate(self.codebooks)]
         ).sum(0)  # (B, W, C, dimensions)
-        sound = (vectors - self.mean) / self.deviation
-        learned = functional.gelu(self.hidden(sound)).mean(2)
-        spread = sound.var(2, unbiased=False).add(1e-4).sqrt()
-        return self.join(torch.cat([sound.mean(2), spread, learned], 2))
+        return torch.as_tensor(self.columns(vectors.transpose(2, 3)))
 
 
 class CodeDecoder(nn.Module):

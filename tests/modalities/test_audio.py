@@ -9,7 +9,7 @@ import torch
 
 from giblet_hpc.config.features import UNTRAINED, AudioFeatures
 from giblet_hpc.modalities.audio import Audio
-from giblet_hpc.modalities.code_sums import code_vectors
+from giblet_hpc.modalities.sound_sums import code_vectors
 
 RANDOM = np.random.default_rng(0)
 
@@ -52,6 +52,14 @@ def test_mel_bands_are_saved_as_numbers(tmp_path: Path) -> None:
     assert [file.suffix for file in files] == [".npy", ".npy"]
     np.testing.assert_array_equal(np.load(files[1]), (rows * 2).numpy())
     assert modality.whole_positions() is None
+
+
+def test_bands_are_standardised_over_trs_and_columns() -> None:
+    rows = RANDOM.standard_normal((9, 3, 5)).astype(np.float32) * [[1.0], [2.0], [0.0]] + 4
+    found = Audio("audio", AudioFeatures(kind="mel", mel_bands=3)).fit([rows[:4], rows[4:]], None)
+    np.testing.assert_allclose(found["band_mean"], rows.mean(axis=(0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found["band_deviation"][:2], rows.std(axis=(0, 2))[:2], rtol=1e-5)
+    assert found["band_deviation"][2] > 0, "a silent band has a deviation to divide by"
 
 
 def test_controls_of_codes_are_the_frequent_ones_and_those_of_the_tr_before() -> None:

@@ -15,7 +15,7 @@ def test_what_codes_stand_for_is_the_sum_of_their_vectors() -> None:
     )
     codes = torch.tensor([[[[1, 2], [4, 0]]]], dtype=torch.int16)  # (B, W, Q, C)
     seen = []
-    encoder.join.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoder.columns.join.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     assert encoder(codes).shape == (1, 1, 7)
     vectors = torch.stack([BOOKS[0, 1] + BOOKS[1, 4], BOOKS[0, 2] + BOOKS[1, 0]])
     mean, spread = seen[0][0, 0, :3], seen[0][0, 0, 3:6]

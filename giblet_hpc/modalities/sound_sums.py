@@ -1,13 +1,14 @@
-"""What is counted of codes, and what codes stand for."""
+"""What is estimated of sound: codes and what they stand for, bands of a spectrum."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, moments
+from giblet_hpc.modalities.moments import SMALLEST_VARIANCE, mean_and_variance, moments
 
 CODES = 1024
 
@@ -47,3 +48,16 @@ def vector_sums(rows: NDArray[np.int16], codebooks: NDArray[np.float32]) -> dict
         found = moments(code_vectors(row[None], codebooks)[0])
         total = {name: total.get(name, 0) + value for name, value in found.items()}
     return {f"vector_{name}": value for name, value in total.items()}
+
+
+def band_estimates(sums: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """Return mean and deviation of each band, (bands,), from the moments of (bands, columns)."""
+    columns = sums["total"].shape[1]
+    mean, spread = mean_and_variance({
+        "count": sums["count"] * columns,
+        **{key: sums[key].sum(axis=1) for key in ("total", "squares")},
+    })  # fmt: skip
+    deviation = np.sqrt(np.maximum(spread, SMALLEST_VARIANCE))
+    return {
+        "band_mean": mean.astype(np.float32), "band_deviation": deviation.astype(np.float32),
+    }  # fmt: skip
