@@ -21,8 +21,8 @@ from giblet_hpc.printable import printable
 @runs_option
 @click.option("--region", "regions", multiple=True, metavar="REGION",
               help="Silence this region; may be repeated.  [default: each]")  # fmt: skip
-@click.option("--voxels", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Silence what is above 0 in this file of the study's space.")  # fmt: skip
+@click.option("--voxels", type=click.Path(path_type=Path),
+              help="Silence what is above 0 in this file, or files with {hemi}.")  # fmt: skip
 @click.option("--units", default="", metavar="NUMBERS",
               help="Silence units of the bottleneck, such as 0,5,8-20.")  # fmt: skip
 @click.option("--random", type=click.IntRange(0), default=50, show_default=True,

@@ -104,7 +104,10 @@ def with_choices(overrides: Sequence[str], axes: Sequence[str]) -> tuple[str, ..
     """
     if not axes:
         return tuple(overrides)
-    found = dict(forks.axis(text, option="--choose") for text in axes)
+    pairs = [forks.axis(text, option="--choose") for text in axes]
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ConfigError("--choose names a field twice", hint="--choose train.lr=1e-4,3e-4,1e-3")
     text = ", ".join(f"{field}: [{', '.join(values)}]" for field, values in found.items())
     return (*overrides, f"train.choose={{{text}}}")
 

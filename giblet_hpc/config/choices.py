@@ -9,7 +9,7 @@ from typing import Any
 
 SECTIONS = ("model", "loss", "train")
 """Whose fields can be chosen: those that preprocess does not read and scores do not depend on."""
-FIXED = ("train.choose", "train.seed", "train.seeds", "model.parallel")
+FIXED = ("train.choose", "train.seed", "train.seeds", "model.parallel", "model.span")
 
 
 def combinations(choose: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -30,7 +30,8 @@ def require_choosable(choose: Mapping[str, Sequence[Any]]) -> None:
         When a field is of another section, or has fewer than two values.
     """
     for field, values in choose.items():
-        if field.partition(".")[0] not in SECTIONS or field in FIXED:
+        section, dot, _ = field.partition(".")
+        if section not in SECTIONS or not dot or field in FIXED:
             raise ValueError(
                 f"train.choose: {field} cannot be chosen; fields of {', '.join(SECTIONS)} can, but "
                 f"for {', '.join(FIXED)}"
@@ -40,12 +41,20 @@ def require_choosable(choose: Mapping[str, Sequence[Any]]) -> None:
 
 
 def with_settings(tree: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config's plain values with some fields set, and nothing left to choose."""
+    """Return a config's plain values with some fields set, and nothing left to choose.
+
+    Raises
+    ------
+    ValueError
+        When a field lies in nothing that has fields.
+    """
     changed = deepcopy(dict(tree))
     for field, value in {**settings, "train.choose": {}}.items():
         *parents, last = field.split(".")
-        node = changed
+        node: dict[str, Any] = changed
         for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                raise ValueError(f"train.choose: there is no field {field}")
             node = node[parent]
         node[last] = value
     return changed

@@ -83,8 +83,6 @@ class RunConfig(Section):
                 raise ValueError(
                     f"train.choose {choices.in_words(settings)}: {where} {problem['msg']}"
                 ) from None
-            except KeyError as error:
-                raise ValueError(f"train.choose: there is no field {error.args[0]}") from None
 
     @property
     def candidates(self) -> list[Self]:

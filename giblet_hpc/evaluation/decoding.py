@@ -6,6 +6,7 @@ voxels can be silenced afterwards without fitting anything again.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,12 +129,13 @@ def similarity(
                     products[number] += left @ right.T
                 elif inside.any():
                     products[number] += left[:, inside] @ right[:, inside].T
-    products = over_ranks(products, world)
-    alike = np.zeros_like(products)
-    # A row and a column of zeros stand for what is beyond a block's end.
-    padded = np.pad(products, ((0, 0), (0, 1), (0, 1)))
-    for lag in range(scans):
-        alike += padded[:, _later(rows, lag)][:, :, _later(columns, lag)]
+    alike = over_ranks(products, world)
+    products = alike.copy()
+    # Lag 0 is there. What is beyond a block's end is nothing.
+    for lag in range(1, scans):
+        pairs = itertools.product(_shifted(rows, lag), _shifted(columns, lag))
+        for (row, later_row), (column, later_column) in pairs:
+            alike[:, row, column] += products[:, later_row, later_column]
     return alike
 
 
@@ -148,14 +150,15 @@ def _trs(blocks: Blocks) -> int:
     return sum(block.trs for block in blocks)
 
 
-def _later(blocks: Blocks, lag: int) -> NDArray[np.int64]:
-    """Return each TR's row ``lag`` TRs later; -1 beyond its block's end."""
+def _shifted(blocks: Blocks, lag: int) -> list[tuple[slice, slice]]:
+    """Return, for each block, the rows that have one ``lag`` TRs later, and those."""
     found, first = [], 0
     for block in blocks:
-        later = np.arange(block.trs) + lag
-        found.append(np.where(later < block.trs, first + later, -1))
+        if block.trs > lag:
+            last = first + block.trs
+            found.append((slice(first, last - lag), slice(first + lag, last)))
         first += block.trs
-    return np.concatenate(found)
+    return found
 
 
 @torch.inference_mode()

@@ -217,7 +217,19 @@ def labels_of(config: RunConfig) -> tuple[NDArray[np.int32] | None, dict[str, st
         return None, {}
     assert config.study.store is not None
     store = FeatureStore(config.study.store)
-    return store.read("regions"), dict(store.array("regions").attributes["names"])
+    labels = store.read("regions")
+    return labels, distinct(labels, store.array("regions").attributes["names"])
+
+
+def distinct(labels: NDArray[np.int32], names: Mapping[str, str]) -> dict[str, str]:
+    """Return a name for each label that is there: one that two labels have gets its number."""
+    used: set[str] = {scores.ALL}
+    found = {}
+    for label in np.unique(labels[labels > 0]):
+        name = names.get(str(label), str(label))
+        found[str(label)] = f"{name} ({label})" if name in used else name
+        used.add(found[str(label)])
+    return found
 
 
 def best_r(config: RunConfig, study: StudyArrays) -> NDArray[np.float64] | None:

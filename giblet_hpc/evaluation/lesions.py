@@ -25,8 +25,8 @@ from giblet_hpc.training.predictor import Predictor
 from giblet_hpc.training.windows import Window
 from giblet_hpc.training.world import World
 
-TOGETHER = 64
-"""Sets of voxels whose similarities are computed in one pass over the scans."""
+TOGETHER_BYTES = 2**28
+"""Of the similarities that are computed in one pass over the scans."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,10 @@ class Silencing:
 
     def __call__(self, sets: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return the bottleneck with each set of voxels silent, (sets, trs, Z)."""
+        size = 8 * sum(b.trs for b in self._rows) * sum(b.trs for b in self._decoder.trained)
+        together = max(1, TOGETHER_BYTES // size)
         parts = [
-            self._part(sets[start : start + TOGETHER]) for start in range(0, len(sets), TOGETHER)
+            self._part(sets[start : start + together]) for start in range(0, len(sets), together)
         ]
         return np.asarray(self.intact - np.concatenate(parts), dtype=np.float32)
 
@@ -161,6 +163,7 @@ class Effects:
             Of each set; with ``moved``: the mean squared change of the reconstruction, as a
             multiple of its variance over the windows' TRs.
         """
+        assert len(intact) == sum(b.trs for b in blocks_of(self._windows, self._length))
         names = list(self._predictor.reconstructed)
         every: list[Figures] = [{n: {} for n in names} for _ in range(len(silent) + 1)]
         moments = {name: _Moments() for name in names}

@@ -95,7 +95,7 @@ def _cleaning(bold: Bold) -> list[str]:
     return said
 
 
-def of_training(config: RunConfig, *, parameters: int) -> list[str]:
+def of_training(config: RunConfig, *, parameters: int, chosen: Sequence[str] = ()) -> list[str]:
     """Return how the network was trained.
 
     Parameters
@@ -103,6 +103,9 @@ def of_training(config: RunConfig, *, parameters: int) -> list[str]:
     config : RunConfig
     parameters : int
         Of the network.
+    chosen : sequence of str
+        Fields that were chosen inside the training TRs; of several folds ``config`` has the last
+        one's.
     """
     train, model = config.train, config.model
     target = (
@@ -124,11 +127,11 @@ def of_training(config: RunConfig, *, parameters: int) -> list[str]:
         ),
         *(
             [
-                f"Settings ({', '.join(train.choose)}) were chosen for each fold by the mean r of "
-                f"{config.split.inner_blocks} purged blocks of its training TRs, each predicted by "
-                "networks of the others."
+                f"Settings ({', '.join(chosen)}; given are the last fold's) were chosen for each "
+                f"fold by the mean r of {config.split.inner_blocks} purged blocks of its training "
+                "TRs, each predicted by networks of the others."
             ]
-            if train.choose
+            if chosen
             else []
         ),
     ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Stage = Literal["preprocess", "train", "evaluate"]
 NO_NETWORK = "no network is asked for"
 STAGES: tuple[Stage, ...] = ("preprocess", "train", "evaluate")
-FORMAT = 3
+FORMAT = 4
 """Layout of run folders. Others are refused."""
 
 
@@ -355,6 +355,7 @@ class RunPaths:
         """
         results = [self.checkpoints(), self.root / "statistics", self.tensorboard]
         results += [self.evaluation, self.report, *self.root.glob("metrics*.jsonl")]
+        results += [self.root / "choices", self.root / "lesions"]
         existing = [path for path in results if path.exists()]
         for stage in ("train", "evaluate"):
             state = self.stage_state(stage)

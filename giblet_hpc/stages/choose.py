@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from giblet_hpc.evaluation import scores
 from giblet_hpc.evaluation.blocks import Joined, is_made, joined_runs
 from giblet_hpc.evaluation.metrics import fisher_mean
 from giblet_hpc.files import read_json, write_json
+from giblet_hpc.runs.beacon import Beacon
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.splits import Fold
 from giblet_hpc.training.feed import StudyArrays
@@ -56,55 +58,106 @@ def chosen_members(config: RunConfig, paths: RunPaths, fold: Fold, outer: Fold) 
     return members(candidate, fold if fold.within is None else of_candidate(fold, number))
 
 
-def settle(
-    config: RunConfig,
-    paths: RunPaths,
-    fold: Fold,
-    inner: Sequence[Fold],
-    *,
-    study: StudyArrays,
-    world: World,
-    predict: Predict,
-) -> None:
-    """Write which candidate is best on the inner folds' test TRs, where it is not written yet.
+def is_settled(paths: RunPaths, fold: Fold, world: World) -> bool:
+    """Whether it is written which candidate is best, on the data that the run has now."""
+    file = choice_file(paths, fold)
+    known = world.is_main and file.is_file() and read_json(file)["data"] == paths.data_digest()
+    return bool(world.broadcast(known))
+
+
+class Choosing:
+    """Finds which candidate is best on the inner folds' test TRs.
 
     Parameters
     ----------
     config : RunConfig
     paths : RunPaths
-    fold : Fold
-    inner : sequence of Fold
-        Those that divide its training TRs; networks of each candidate are trained.
     study : StudyArrays
     world : World
     predict : callable
+    should_stop : callable
+        Whether the stage is asked to stop.
     """
-    file = choice_file(paths, fold)
-    if is_made(file, world):
-        return
-    work = file.with_suffix("")
-    means = []
-    combinations = choices.combinations(config.train.choose)
-    for number, candidate in enumerate(config.candidates, 1):
-        parts = []
+
+    def __init__(
+        self,
+        config: RunConfig,
+        paths: RunPaths,
+        *,
+        study: StudyArrays,
+        world: World,
+        predict: Predict,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._config, self._paths, self._study, self._world = config, paths, study, world
+        self._predict, self._should_stop = predict, should_stop
+        self._beacon, self._done = Beacon(world.rank), 0
+
+    def settle(self, fold: Fold, inner: Sequence[Fold]) -> bool:
+        """Write a fold's choice; return whether that is done, or the stage is asked to stop.
+
+        Networks of each candidate are trained without each of the inner folds' test TRs.
+        """
+        file = choice_file(self._paths, fold)
+        settings = choices.combinations(self._config.train.choose)
+        means = []
+        for number, candidate in enumerate(self._config.candidates, 1):
+            mean = self._of(number, candidate, fold, inner, file.with_suffix(""))
+            if mean is None:
+                return False
+            means.append(mean)
+            logger.info("%s: r %.4f inside the training TRs",
+                        choices.in_words(settings[number - 1]), mean)  # fmt: skip
+        if self._world.is_main:
+            # Of equal ones the first.
+            best = int(np.argmax(np.round(means, 6)))
+            rows = [{"settings": one, "r": r} for one, r in zip(settings, means, strict=True)]
+            data = self._paths.data_digest()
+            write_json(file, {"chosen": best + 1, "candidates": rows, "data": data})
+            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+            remove_others(self._paths, inner, best + 1)
+        self._world.wait()
+        return True
+
+    def _of(
+        self, number: int, candidate: RunConfig, fold: Fold, inner: Sequence[Fold], work: Path
+    ) -> float | None:
+        """Return a candidate's r; None when the stage is asked to stop."""
+        world, record = self._world, work / f"choice-{number}.json"
+        data = self._paths.data_digest()
+        if is_made(record, world):
+            known: dict[str, Any] = world.broadcast(read_json(record) if world.is_main else {})
+            if known["data"] == data:
+                return float(known["r"])
+        parts, folders = [], []
         for one in inner:
-            folder = work / f"{one.name}+choice-{number}"
+            if world.any(self._should_stop()):
+                return None
+            # The supervisor takes what shows no progress for stuck.
+            self._done += 1
+            self._beacon.show(self._done, "choose")
+            folders.append(work / f"{one.name}+choice-{number}")
             if world.is_main:
-                folder.mkdir(parents=True, exist_ok=True)
+                folders[-1].mkdir(parents=True, exist_ok=True)
             world.wait()
-            predict(members(candidate, of_candidate(one, number)), one, folder)
-            parts.append(np.load(folder / "predictions.npy", mmap_mode="r"))
-        means.append(_mean_r(study, fold, inner, parts, world))
-        said = choices.in_words(combinations[number - 1])
-        logger.info("%s: r %.4f inside the training TRs", said, means[-1])
-    if world.is_main:
-        # Of equal ones the first.
-        best = int(np.argmax(np.round(means, 6)))
-        found = zip(combinations, means, strict=True)
-        rows = [{"settings": settings, "r": mean} for settings, mean in found]
-        write_json(file, {"chosen": best + 1, "candidates": rows})
-        shutil.rmtree(work, ignore_errors=True)
-    world.wait()
+            self._predict(members(candidate, of_candidate(one, number)), one, folders[-1])
+            parts.append(np.load(folders[-1] / "predictions.npy", mmap_mode="r"))
+        mean = _mean_r(self._study, fold, inner, parts, world)
+        if world.is_main:
+            write_json(record, {"r": mean, "data": data})
+            for folder in folders:
+                shutil.rmtree(folder)
+        world.wait()
+        return mean
+
+
+def remove_others(paths: RunPaths, inner: Sequence[Fold], chosen: int) -> None:
+    """Remove the checkpoints of candidates that are not chosen."""
+    kept = {of_candidate(one, chosen).name for one in inner}
+    for one in inner:
+        for folder in paths.checkpoints().glob(f"{one.name}+choice-*"):
+            if not any(folder.name == name or folder.name.startswith(f"{name}+") for name in kept):
+                shutil.rmtree(folder)
 
 
 def _mean_r(

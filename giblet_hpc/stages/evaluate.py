@@ -182,9 +182,13 @@ class _FoldWork:
         minutes, path = self._config.evaluate.calibration_minutes, self.folder / "calibration.json"
         if not minutes or is_made(path, self._world):
             return
+        scored_subjects = scored.scored()
+        if len(scored_subjects) < 2:
+            logger.warning("no new subjects: evaluate.calibration_minutes needs two or more")
+            return
         options, tr = self._config.evaluate.ridge, self._config.study.tr
         work = Calibration(self._study, linear, options, tr=tr, world=self._world)
-        rows = work.rows(self._fold.test, minutes, scored=scored.scored())
+        rows = work.rows(self._fold.test, minutes, scored=scored_subjects)
         if self._world.is_main:
             write_json(path, rows)
         self._world.wait()

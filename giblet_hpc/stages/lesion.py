@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,10 @@ from giblet_hpc.evaluation.fold import labels_of
 from giblet_hpc.evaluation.lesions import Effects, Lesion, Silencing, blocks_of
 from giblet_hpc.evaluation.look import choose_windows
 from giblet_hpc.evaluation.scores import ALL, members_of
-from giblet_hpc.files import read_json
+from giblet_hpc.files import read_json, require_file
 from giblet_hpc.runs.paths import RunPaths
 from giblet_hpc.scans.recordings import hemisphere_files, open_recording
+from giblet_hpc.splits import load_folds, outer_folds
 from giblet_hpc.stages.with_checkpoint import Loaded, with_checkpoint
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training.windows import Window
@@ -54,6 +57,11 @@ class Wanted:
     random: int = 50
     windows: int = 8
     shown: int = 2
+
+    @property
+    def named(self) -> bool:
+        """Whether it is said what is to be silent."""
+        return bool(self.regions or self.voxels or self.units)
 
 
 def lesion_run(
@@ -95,8 +103,9 @@ def lesion_run(
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("this machine has no GPU that torch can use", hint="--device cpu")
-    made = paths.evaluation / fold
-    if not (made / reconstruction.DECODER).is_file():
+    name = _fold_name(paths, fold) if paths.split.is_file() else fold
+    made = paths.evaluation / name
+    if not all((made / file).is_file() for file in (reconstruction.DECODER, "fold.json")):
         raise ConfigError(
             f"run {paths.name} has no decoder: that is made when a network with evaluate.decode is "
             "scored",
@@ -104,10 +113,14 @@ def lesion_run(
         )
     step = read_json(made / "fold.json")["step"]
     loaded = with_checkpoint(
-        config, paths, step=step, fold=fold, device=torch.device(device), in_memory=True
+        config, paths, step=step, fold=name, device=torch.device(device), in_memory=True
     )
+    # With what is chosen for the fold, where something is.
+    config = loaded.predictor.config
     work = _Work(config, loaded, load_decoder(made / reconstruction.DECODER), wanted)
-    target = folder or paths.root / "lesions" / work.title
+    target = folder or paths.root / "lesions" / name / work.title
+    if folder is None and target.exists():
+        shutil.rmtree(target)
     rows, examples = [], []
     for number, lesion in enumerate(work.lesions):
         found, silent = work.effects(lesion)
@@ -146,7 +159,8 @@ class _Work:
         self.blocks = blocks_of(self.windows, length)
         self.kind = "units" if wanted.units else "voxels"
         self.lesions = self._asked()
-        self.title = "units" if wanted.units else "voxels" if wanted.voxels else "regions"
+        asked = "-".join(one.name for one in self.lesions)
+        self.title = "regions" if not wanted.named else re.sub(r"[^A-Za-z0-9_.-]+", "-", asked)[:80]
         self._silencing = None
         if wanted.units:
             made = bottleneck(loaded.predictor, self.blocks, self._world)
@@ -211,6 +225,20 @@ class _Work:
             figures |= {f"scans of {region}": {"moved": value} for region, value in found.items()}
 
 
+def _fold_name(paths: RunPaths, fold: str) -> str:
+    """Return the name of a fold that is scored, by default the first.
+
+    Raises
+    ------
+    ConfigError
+        When there is none of that name.
+    """
+    known = [one.name for one in outer_folds(load_folds(paths.split))]
+    if fold and fold not in known:
+        raise ConfigError(f"there is no fold {fold}", hint=f"there are: {', '.join(known)}")
+    return fold or known[0]
+
+
 def units_of(text: str, size: int) -> NDArray[np.bool_]:
     """Return which of ``size`` units a text such as `0,5,8-20` names.
 
@@ -234,6 +262,8 @@ def units_of(text: str, size: int) -> NDArray[np.bool_]:
 def _voxels_of(file: Path, loaded: Loaded) -> NDArray[np.bool_]:
     """Return which of the study's voxels a file marks."""
     files = hemisphere_files(Path(), str(file))
+    for one in files:
+        require_file(one, what="file of voxels")
     known = open_recording(files)
     loaded.study.space.check(files[0], known.space)
     return np.asarray(known.rows(slice(0, 1))[0, loaded.study.mask] > 0)

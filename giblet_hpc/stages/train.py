@@ -94,10 +94,8 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
     memory = memory_for(world, study_size.stored_bytes(config, inputs), config.train.place)
     study = load_study(config, inputs, memory=memory)
     _require_possible_lags(config, paths, study, world)
-    if world.is_main:
-        model = meta_model(config, study_size.of_store(config, inputs))
-        size = sum(parameter.numel() for parameter in model.parameters())
-        methods.save(paths, "train", methods.of_training(config, parameters=size))
+    if not config.train.choose:
+        _write_methods(config, config, paths, world)
     work = _Training(config, paths, study=study, world=world, stop=stop)
     folds = load_folds(paths.split)
     if not config.train.choose:
@@ -106,9 +104,20 @@ def run(config: RunConfig, paths: RunPaths, world: World) -> bool:
         inner = [one for one in folds if one.within == fold.name]
         if not work.choose(fold, inner):
             return False
-        if not work.train(choose.chosen_members(config, paths, fold, fold), fold):
+        networks = choose.chosen_members(config, paths, fold, fold)
+        _write_methods(config, networks[0].config, paths, world)
+        if not work.train(networks, fold):
             return False
     return True
+
+
+def _write_methods(config: RunConfig, used: RunConfig, paths: RunPaths, world: World) -> None:
+    """Write what is said of training, with the settings that are used."""
+    if world.is_main:
+        model = meta_model(used, study_size.of_store(used, read_json(paths.inputs)))
+        size = sum(parameter.numel() for parameter in model.parameters())
+        chosen = tuple(config.train.choose)
+        methods.save(paths, "train", methods.of_training(used, parameters=size, chosen=chosen))
 
 
 class _Training:
@@ -154,16 +163,18 @@ class _Training:
 
     def choose(self, fold: Fold, inner: Sequence[Fold]) -> bool:
         """Train each candidate without each inner block, and choose; whether that is finished."""
+        if choose.is_settled(self._paths, fold, self._world):
+            return True
         for number, candidate in enumerate(self._config.candidates, 1):
             for one in inner:
                 named = choose.of_candidate(one, number)
                 if not self.train(members(candidate, named), one):
                     return False
-        choose.settle(
-            self._config, self._paths, fold, inner, study=self._study, world=self._world,
-            predict=self._predict,
+        work = choose.Choosing(
+            self._config, self._paths, study=self._study, world=self._world,
+            predict=self._predict, should_stop=self._stop,
         )  # fmt: skip
-        return True
+        return work.settle(fold, inner)
 
     def _predict(self, networks: Sequence[Member], fold: Fold, folder: Path) -> None:
         def load(member: Member) -> Predictor:

@@ -75,3 +75,5 @@ def test_choices_become_a_setting() -> None:
     assert start.with_choices(("a=1",), ()) == ("a=1",)
     with pytest.raises(ConfigError, match="--choose 'train.lr' is not field=value,value"):
         start.with_choices((), ("train.lr",))
+    with pytest.raises(ConfigError, match="names a field twice"):
+        start.with_choices((), ("train.lr=1,2", "train.lr=3,4"))

@@ -39,7 +39,10 @@ def test_every_combination_is_a_config_of_its_own(tmp_path: Path) -> None:
         ("{train.lr: [1]}", "train.lr needs two values or more"),
         ("{train.lr: [0.1, -1]}", "train.choose train.lr=-1: train.lr"),
         ("{train.speed: [1, 2]}", "train.choose train.speed=1: train.speed"),
-        ("{model.size.width: [1, 2]}", "there is no field size"),
+        ("{model.size.width: [1, 2]}", "there is no field model.size.width"),
+        ("{train.lr.x: [1, 2]}", "there is no field train.lr.x"),
+        ("{train: [1, 2]}", "train cannot be chosen"),
+        ("{model.span: [4, 8]}", "model.span cannot be chosen"),
         ("{model.temporal.fir_seconds: [9, 90]}", "shorter than the model's memory"),
     ],
 )

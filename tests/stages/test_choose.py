@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from giblet_hpc.evaluation.prediction import load_best, predict_test
 from giblet_hpc.files import read_json
 from giblet_hpc.runs import checkpoints
 from giblet_hpc.runs.paths import RunPaths
-from giblet_hpc.splits import load_folds
+from giblet_hpc.splits import Fold, load_folds
 from giblet_hpc.stages import choose, evaluate, preprocess, train
+from giblet_hpc.stages.lesion import Wanted, lesion_run
 from giblet_hpc.stages.with_checkpoint import with_checkpoint
 from giblet_hpc.synthetic import StudySpec, synthesize
 from giblet_hpc.training.feed import load_study
@@ -26,10 +28,9 @@ from tests.conftest import TINY
 pytestmark = pytest.mark.slow
 ALONE = World(0, 0, 1, torch.device("cpu"))
 CHOICES = [
-    "split.inner_blocks=2", "train.choose={train.epochs: [1, 8], model.bottleneck: [4, 16]}",
+    "split.inner_blocks=2", "train.choose={train.window_trs: [10, 12], model.bottleneck: [4, 8]}",
     "evaluate.samples=1", "evaluate.bootstrap_draws=0", "evaluate.chance_shifts=0",
 ]  # fmt: skip
-NAMES = ("train.epochs", "model.bottleneck")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,9 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
     paths = RunPaths(folder / "run")
     paths.create(config)
     preprocess.run(config, paths)
-    assert train.run(config, paths, ALONE)
+    # Others' checkpoints stay, to be looked at.
+    with mock.patch.object(choose, "remove_others"):
+        assert train.run(config, paths, ALONE)
     evaluate.run(config, paths, ALONE)
     return paths
 
@@ -53,7 +56,7 @@ def test_the_one_with_the_highest_mean_r_is_taken(chosen: RunPaths, tmp_path: Pa
     outer, inner = folds[0], [one for one in folds if one.within == folds[0].name]
     record = read_json(choose.choice_file(chosen, outer))
     assert [one["settings"] for one in record["candidates"]] == [
-        {"train.epochs": epochs, "model.bottleneck": size} for epochs in (1, 8) for size in (4, 16)
+        {"train.window_trs": trs, "model.bottleneck": size} for trs in (10, 12) for size in (4, 8)
     ]
     assert not choose.choice_file(chosen, outer).with_suffix("").exists()
     study = load_study(config, read_json(chosen.inputs), memory=None)
@@ -88,7 +91,7 @@ def test_the_chosen_settings_train_on_all_training_trs_and_are_scored(chosen: Ru
     loaded = with_checkpoint(
         chosen.load_config(), chosen, step=None, fold="", device=torch.device("cpu")
     )
-    assert loaded.predictor.config.train.epochs == settings["train.epochs"]
+    assert loaded.predictor.config.train.window_trs == settings["train.window_trs"]
     assert loaded.predictor.config.model.bottleneck == settings["model.bottleneck"]
     assert checkpoints.committed(chosen.checkpoints())
     (fold,) = read_json(chosen.scores)
@@ -98,8 +101,42 @@ def test_the_chosen_settings_train_on_all_training_trs_and_are_scored(chosen: Ru
     assert named <= {folder.name for folder in checkpoints.folds(chosen.checkpoints())}
     assert "combined_r" in fold["rows"][0]
     text = chosen.report.read_text()
-    assert f"train.epochs={settings['train.epochs']}" in text
+    assert f"train.window_trs={settings['train.window_trs']}" in text
+    assert f"a bottleneck of {settings['model.bottleneck']} units" in text
     assert "were chosen for each fold by the mean r of 2 purged blocks" in text
+
+
+def test_lesions_decode_as_the_chosen_network_does(chosen: RunPaths, tmp_path: Path) -> None:
+    """Of all test TRs the figures are those of the evaluation."""
+    _, record = lesion_run(
+        chosen.load_config(), chosen, Wanted(regions=("video",), random=2, windows=99, shown=1),
+        fold="", device="cpu", folder=tmp_path / "x", note=lambda _: None,
+    )  # fmt: skip
+    figures = read_json(chosen.evaluation / "decoded.json")["figures"]
+    for row in record["lesions"]:
+        for key, found in row["figures"].items():
+            assert found["before"] == pytest.approx(figures[row["modality"]][key], rel=1e-4)
+    assert record["trs"] == 120
+
+
+def test_a_choice_of_other_data_does_not_count(chosen: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    (fold,) = [one for one in load_folds(chosen.split) if one.within is None]
+    assert choose.is_settled(chosen, fold, ALONE)
+    monkeypatch.setattr(RunPaths, "data_digest", lambda _: "other")
+    assert not choose.is_settled(chosen, fold, ALONE)
+
+
+def test_checkpoints_of_others_are_removed(tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path)
+    inner = [Fold("inner-1", (), (), (), ""), Fold("inner-2", (), (), (), "")]
+    names = [f"inner-{n}+choice-{k}{seed}" for n in (1, 2) for k in (1, 2, 12) for seed in ("", "+seed-2")]  # fmt: skip
+    for name in [*names, "seed-2", "inner-1"]:
+        (paths.checkpoints(name) / "step-00000001").mkdir(parents=True)
+    choose.remove_others(paths, inner, 1)
+    assert {folder.name for folder in paths.checkpoints().iterdir()} == {
+        "inner-1", "inner-1+choice-1", "inner-1+choice-1+seed-2", "inner-2+choice-1",
+        "inner-2+choice-1+seed-2", "seed-2",
+    }  # fmt: skip
 
 
 def test_nothing_is_done_twice(chosen: RunPaths) -> None:

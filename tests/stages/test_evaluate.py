@@ -206,7 +206,7 @@ def test_lesions_by_the_command_line(scored: RunPaths, cli: Cli) -> None:
     cli.runs = scored.root.parent
     shown = cli("lesion", "run", "--region", "video", "--random", "3", "--num-samples", "1")
     assert "silent  size  of" in shown.stdout
-    assert "lesions/regions/index.html" in shown.stdout
+    assert "lesions/video/index.html" in shown.stdout
     assert "video is done" in shown.stderr
     said = cli("lesion", "run", "--units", "0-3", "--random", "0", "--shown", "0", "--json").stdout
     found = json.loads(said)
@@ -230,6 +230,13 @@ def test_what_cannot_be_silenced_is_refused(scored: RunPaths, tmp_path: Path) ->
     assert "there are units 0 to 15" in refused(Wanted(units="3,16"))
     assert "is no number" in refused(Wanted(units="a"))
     assert "16 of 16 cannot be silent" in refused(Wanted(units="0-15"))
+    with pytest.raises(GibletError, match="there is no fold second"):
+        lesion_run(
+            scored.load_config(), scored, Wanted(), fold="second", device="cpu", folder=None,
+            note=lambda _: None,
+        )  # fmt: skip
+    with pytest.raises(GibletError, match="nowhere"):
+        lesion(scored, tmp_path / "x", Wanted(voxels=tmp_path / "nowhere.nii.gz"))
     paths = RunPaths(tmp_path / "other")
     paths.create(scored.load_config())
     with pytest.raises(GibletError, match="has no decoder"):
