@@ -114,8 +114,6 @@ class Choosing:
             rows = [{"settings": one, "r": r} for one, r in zip(settings, means, strict=True)]
             data = self._paths.data_digest()
             write_json(file, {"chosen": best + 1, "candidates": rows, "data": data})
-            shutil.rmtree(file.with_suffix(""), ignore_errors=True)
-            remove_others(self._paths, inner, best + 1)
         self._world.wait()
         return True
 
@@ -151,8 +149,11 @@ class Choosing:
         return mean
 
 
-def remove_others(paths: RunPaths, inner: Sequence[Fold], chosen: int) -> None:
-    """Remove the checkpoints of candidates that are not chosen."""
+def remove_others(paths: RunPaths, fold: Fold, inner: Sequence[Fold]) -> None:
+    """Remove what was needed to choose: checkpoints of candidates that are not chosen, their r."""
+    file = choice_file(paths, fold)
+    shutil.rmtree(file.with_suffix(""), ignore_errors=True)
+    chosen = int(read_json(file)["chosen"])
     kept = {of_candidate(one, chosen).name for one in inner}
     for one in inner:
         for folder in paths.checkpoints().glob(f"{one.name}+choice-*"):

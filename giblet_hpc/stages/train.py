@@ -164,7 +164,7 @@ class _Training:
     def choose(self, fold: Fold, inner: Sequence[Fold]) -> bool:
         """Train each candidate without each inner block, and choose; whether that is finished."""
         if choose.is_settled(self._paths, fold, self._world):
-            return True
+            return self._tidied(fold, inner)
         for number, candidate in enumerate(self._config.candidates, 1):
             for one in inner:
                 named = choose.of_candidate(one, number)
@@ -174,7 +174,13 @@ class _Training:
             self._config, self._paths, study=self._study, world=self._world,
             predict=self._predict, should_stop=self._stop,
         )  # fmt: skip
-        return work.settle(fold, inner)
+        return work.settle(fold, inner) and self._tidied(fold, inner)
+
+    def _tidied(self, fold: Fold, inner: Sequence[Fold]) -> bool:
+        """Remove what was needed to choose; an attempt that ended before it may have left that."""
+        if self._world.is_main:
+            choose.remove_others(self._paths, fold, inner)
+        return True
 
     def _predict(self, networks: Sequence[Member], fold: Fold, folder: Path) -> None:
         def load(member: Member) -> Predictor:
