@@ -55,6 +55,9 @@ class Evaluate(Section):
     """Score a network. False, or `submit --baseline-only`: ridge alone, and nothing is trained."""
     controls: bool = True
     """Also score what knows nothing of the stimulus, or of when it was shown."""
+    random_trs: bool = False
+    """Also score ridge where a fifth of all TRs, drawn at random, are the test TRs. Neighbours in
+    time are alike, so that this leaks: it is shown to be seen, not to be reported."""
     decode: bool = True
     """Also decode the stimulus from scans: a linear map to the network's bottleneck, and from there
     its decoders. `giblet-hpc lesion` needs it."""

@@ -136,6 +136,11 @@ class Baselines:
         """Return ridge's bands of training and of test TRs, on which plain ridge has its prior."""
         return self._design("ridge", self.prior).mixed(self._tr)
 
+    def mixed_of(self, blocks: Sequence[Block]) -> list[NDArray[np.float32]]:
+        """Return ridge's bands of any blocks, on which plain ridge has its prior."""
+        lagged = self._lagged(blocks)
+        return Design(lagged, {}, self._delays, self.prior).mixed(self._tr)[0]
+
     def names(self) -> list[str]:
         """Return the models there are beside ridge itself."""
         parts = [f"{WITHOUT}{band}" for band in self.bands] if len(self.bands) > 1 else []

@@ -26,6 +26,7 @@ from giblet_hpc.training.feed import GROUP_MEAN, StudyArrays
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
+RANDOM = "random_r.npy"
 FILES = {"model": "predictions.npy", "ridge": "ridge.npy", "combined": "combined.npy"}
 
 
@@ -165,7 +166,13 @@ class ScoredFold:
             for name in predictions
             if name.startswith(WITHOUT)
         }
-        return {**maps, **parts, **self._products(scored)}
+        return {**maps, **parts, **self._products(scored), **self._leak()}
+
+    def _leak(self) -> scores.Maps:
+        """Return what a split by random TRs would score, where it was asked for."""
+        file = self.folder / RANDOM
+        there = self.world.is_main and file.is_file()
+        return {file.stem: np.load(file)} if there else {}
 
     def _products(self, scored: Sequence[int]) -> scores.Maps:
         """Return what each band adds to ridge's R2, (subjects, voxels)."""

@@ -42,6 +42,7 @@ COLUMNS = (
 CONTROLS = (
     ("time_r", "r of time alone", ".3f"),
     ("previous_r", "r of the scan before", ".3f"),
+    ("random_r", "r with random TRs: leaks", ".3f"),
     *(
         (f"{name}_{key}", f"{label} {title}", form)
         for name, label in (("model", "network"), ("ridge", "ridge"))

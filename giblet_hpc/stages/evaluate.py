@@ -22,10 +22,11 @@ from giblet_hpc.evaluation import combine, figures, methods, page, reconstructio
 from giblet_hpc.evaluation.baselines import Baselines, delays_of
 from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.calibration import Calibration, summary
-from giblet_hpc.evaluation.fold import ScoredFold, labels_of
+from giblet_hpc.evaluation.fold import RANDOM, ScoredFold, labels_of
+from giblet_hpc.evaluation.leak import random_split_r
 from giblet_hpc.evaluation.metrics import run_rows
 from giblet_hpc.evaluation.prediction import load_best, predict_by
-from giblet_hpc.files import read_json, write_json
+from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
 from giblet_hpc.runs import checkpoints
@@ -157,6 +158,7 @@ class _FoldWork:
                     sum(b.trs for b in self._fold.train + self._fold.validation))  # fmt: skip
         linear.write(self.folder)
         self._calibrate(linear, scored)
+        self._show_leak(linear, scored)
         path = self.folder / "combined.npy"
         if not self._config.evaluate.network or is_made(path, self._world):
             return
@@ -191,6 +193,19 @@ class _FoldWork:
         rows = work.rows(self._fold.test, minutes, scored=scored_subjects)
         if self._world.is_main:
             write_json(path, rows)
+        self._world.wait()
+
+    def _show_leak(self, linear: Baselines, scored: ScoredFold) -> None:
+        """Write what a split by random TRs would score, where it is asked for."""
+        path = self.folder / RANDOM
+        if not self._config.evaluate.random_trs or is_made(path, self._world):
+            return
+        r = random_split_r(
+            self._study, linear, self._fold.test, self._config.evaluate.ridge,
+            scored=scored.scored(), world=self._world,
+        )  # fmt: skip
+        if self._world.is_main:
+            write_with(path, lambda handle: np.save(handle, r))
         self._world.wait()
 
     def _held_out(self, linear: Baselines) -> Iterable[combine.HeldOut]:

@@ -79,6 +79,7 @@ SEVERAL = [
     "evaluate.ridge={components: 8, smooth_seconds: [4], penalties: voxel, bands: one, draws: 4}",
     "evaluate.samples=1", "evaluate.bootstrap_seconds=6", "split.inner_blocks=2",
     "train.seeds=2", "train.epochs=2", "evaluate.calibration_minutes=[2, 99]",
+    "evaluate.random_trs=true",
 ]  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def test_every_score_has_its_controls(scored: RunPaths) -> None:
     (fold,) = read_json(scored.scores)
     for row in fold["rows"]:
         for key in ("time_r", "previous_r", "model_p", "ridge_chance", "combined_significant",
-                    "unique-text", "product-video", "gain"):  # fmt: skip
+                    "unique-text", "product-video", "gain", "random_r"):  # fmt: skip
             assert np.isfinite(row[key]), key
         assert {"unique-audio_interval", "time_r_interval", "gain_interval"} <= set(row)
     page = scored.report.read_text()
