@@ -80,7 +80,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     page = (ROOT / "docs/tutorial.md").read_text()
     blocks = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if "giblet-hpc" in line]
-    assert len(lines) == 14
+    assert len(lines) == 15
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     script = tmp_path / "tutorial.sh"
     script.write_text("set -e\n" + "\n".join(lines) + "\n")
@@ -97,6 +97,7 @@ def test_the_tutorial_runs_as_written(tmp_path: Path) -> None:
     assert "model r" in done.stdout
     runs = tmp_path / "tutorial" / "runs"
     assert (runs / "tutorial" / "report.html").is_file()
+    assert (runs / "tutorial" / "lesions" / "video" / "index.html").is_file()
     attempts = [json.loads(f.read_text()) for f in sorted(runs.glob("longer/attempts/*/job.json"))]
     assert [attempt["outcome"] for attempt in attempts] == ["stopped", "complete", "complete"]
     assert attempts[1]["step_from"] == attempts[0]["step_to"] >= 10, "it went on from there"
