@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from giblet_hpc.errors import ConfigError
-from giblet_hpc.printable import printable
+from giblet_hpc.printable import in_columns, printable
 
 
 def test_sequences_are_spelt_out_and_text_stays() -> None:
@@ -23,3 +23,7 @@ def test_sequences_are_spelt_out_and_text_stays() -> None:
 def test_only_tabs_and_new_lines_control(text: str) -> None:
     shown = printable(text)
     assert not [c for c in shown if unicodedata.category(c) == "Cc" and c not in "\t\n"]
+
+
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert in_columns([["a", "bb", ""], ["ccc", "d", "e"]]) == ["a    bb", "ccc  d   e"]

@@ -13,7 +13,7 @@ from giblet_hpc.cli.common import json_option, name_argument, runs_option
 from giblet_hpc.cli.planned import require_torch
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.jobs.inspect.status import choose_run
-from giblet_hpc.printable import printable
+from giblet_hpc.printable import in_columns, printable
 
 
 @click.command("lesion")
@@ -84,6 +84,4 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         numbers = (row["moved"], row["moved_random"], row["moved_p"])
         shown = ["" if number is None else f"{number:.3f}" for number in numbers]
         cells.append([row["lesion"], str(row["size"]), row["modality"], *shown])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in cells]  # fmt: skip
+    return in_columns(cells)

@@ -85,11 +85,7 @@ def _window(
     stem: Path,
 ) -> tuple[list[Path], dict[str, list[str]]]:
     """Write a window's files; return them, and the words nearest to what is decoded."""
-    positions = {
-        name: where.to(predictor.device)
-        for name, modality in predictor.reconstructed.items()
-        if (where := modality.whole_positions()) is not None
-    }
+    positions = predictor.whole_positions()
     batch = predictor.reader([window])
     target, count = batch.bold.shape[1], len(next(iter(bottlenecks.values())))
     made = {
@@ -105,7 +101,7 @@ def _window(
             stem.with_name(f"{stem.name}-{name}"), rows, own, tr=predictor.config.study.tr
         )
         if name in captions:
-            own_rows = [predictor.reader.stimulus(run, name) for run in captions[name]]
+            own_rows = [predictor.reader.stimulus(run, name)[:] for run in captions[name]]
             said = [text for texts in captions[name].values() for text in texts]
             nearest = Nearest(np.concatenate(own_rows), said)
             for end, values in {"shown": rows, **own}.items():
@@ -125,18 +121,15 @@ class Nearest:
     """
 
     def __init__(self, rows: NDArray[np.floating], said: Sequence[str]) -> None:
-        self._mean = rows.mean(axis=0)
-        self._rows, self._said = _unit(rows - self._mean), said
+        from sklearn.preprocessing import normalize
+
+        self._mean, self._said = rows.mean(axis=0), said
+        self._rows = normalize(rows - self._mean)
 
     def __call__(self, rows: NDArray[np.floating]) -> str:
         """Return what is said of the TR that is most like the mean of some."""
-        mean = _unit((rows - self._mean).mean(axis=0, keepdims=True))
-        return self._said[int((self._rows @ mean[0]).argmax())]
-
-
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1.0)
+        # How long their mean is does not change which is most like it.
+        return self._said[int((self._rows @ (rows - self._mean).mean(axis=0)).argmax())]
 
 
 def page(record: Mapping[str, Any]) -> str:

@@ -169,12 +169,12 @@ class Effects:
         moments = {name: _Moments() for name in names}
         total = 0.0
         for number, window in enumerate(self._windows, 1):
-            rows = self._rows(window)
-            made = self._made(window, intact[rows], every[0])
+            rows, batch = self._rows(window), self._predictor.reader([window])
+            made = self._made(batch, intact[rows], every[0])
             for name in names:
                 moments[name].add(made[name])
             for figures, values in zip(every[1:], silent, strict=True):
-                other = self._made(window, values[rows], figures)
+                other = self._made(batch, values[rows], figures)
                 for name in names:
                     change = (other[name] - made[name]).square().sum()
                     figures[name]["moved"] = figures[name].get("moved", 0.0) + float(change)
@@ -192,11 +192,11 @@ class Effects:
         return slice(start, start + block.trs)
 
     def _made(
-        self, window: Window, bottleneck: NDArray[np.float32], figures: Figures
+        self, batch: Batch, bottleneck: NDArray[np.float32], figures: Figures
     ) -> dict[str, torch.Tensor]:
         """Decode a window, add its figures, and return what is decoded of its TRs."""
         predictor = self._predictor
-        batch, positions = predictor.reader([window]), predictor.positions(None)
+        positions = predictor.positions(None)
         held = np.zeros((batch.bold.shape[1], bottleneck.shape[1]), np.float32)
         held[: len(bottleneck)] = bottleneck
         made = predictor.reconstruct(torch.from_numpy(held).to(predictor.device)[None], positions)
@@ -213,9 +213,11 @@ class _Moments:
 
     def add(self, made: torch.Tensor) -> None:
         """Add TRs, (trs, ...)."""
+        # Pictures vary little beside their mean: float32 would lose that in the difference.
+        precise = made.double()
         self._count += len(made)
-        self._total = self._total + made.sum(0)
-        self._squares = self._squares + made.square().sum(0)
+        self._total = self._total + precise.sum(0)
+        self._squares = self._squares + precise.square().sum(0)
 
     def spread(self) -> float:
         """Return the sum of squared differences from the mean."""

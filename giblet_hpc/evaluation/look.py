@@ -101,11 +101,7 @@ def look(
 
 def _sample(predictor: Predictor, study: StudyArrays, window: Window, stem: Path) -> dict[str, Any]:
     batch = predictor.reader([window])
-    positions = {
-        name: where.to(predictor.device)
-        for name, modality in predictor.reconstructed.items()
-        if (where := modality.whole_positions()) is not None
-    }
+    positions = predictor.whole_positions()
     output = predictor.forward(predictor.model, batch, positions)
     length, target = window.block.stop - window.start, batch.bold.shape[1]
     length = min(length, target)

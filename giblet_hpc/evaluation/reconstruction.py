@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from giblet_hpc.evaluation import decoding, matching
 from giblet_hpc.evaluation.blocks import is_made
 from giblet_hpc.evaluation.prediction import mean_figures, read_figures, score_bottleneck
 from giblet_hpc.files import read_json, write_json
 from giblet_hpc.splits import Block, Fold
-from giblet_hpc.training.feed import Rows, StudyArrays
+from giblet_hpc.training.feed import StudyArrays
 from giblet_hpc.training.predictor import Predictor
-from giblet_hpc.training.statistics import model_inputs
 from giblet_hpc.training.world import World
 
 CONTROLS, DECODED, DECODER = "reconstruction_controls.json", "decoded.json", "decoder.npz"
@@ -23,7 +23,7 @@ SCANS = "scans"
 
 
 def write_controls(
-    predictor: Predictor, blocks: Sequence[Block], study: StudyArrays, folder: Path, world: World
+    predictor: Predictor, blocks: Sequence[Block], folder: Path, world: World
 ) -> None:
     """Write the figures of the training mean and of the TR before, where they are not there yet.
 
@@ -33,7 +33,6 @@ def write_controls(
         Of which only the form of the reconstructions matters.
     blocks : sequence of Block
         Test TRs; a block's first TR, which has none before it, is left out.
-    study : StudyArrays
     folder : Path
     world : World
     """
@@ -41,7 +40,7 @@ def write_controls(
         return
     sums: dict[str, dict[str, dict[str, float]]] = {}
     trs = 0.0
-    for number, (block, rows) in enumerate(_parts(predictor, study, blocks)):
+    for number, (block, rows) in enumerate(_parts(predictor, blocks)):
         if number % world.size != world.rank:
             continue
         count = float(block.trs - 1)
@@ -62,15 +61,17 @@ def write_controls(
 
 
 def _parts(
-    predictor: Predictor, study: StudyArrays, blocks: Sequence[Block]
-) -> Iterator[tuple[Block, Mapping[str, Rows]]]:
+    predictor: Predictor, blocks: Sequence[Block]
+) -> Iterator[tuple[Block, Mapping[str, NDArray[Any]]]]:
     """Yield stretches of TRs that overlap by one, with their rows as models see them."""
-    inputs = model_inputs(predictor.reconstructed, study)
     length = max(2, predictor.config.train.window_trs)
     for block in blocks:
         for start in range(block.start, block.stop - 1, length - 1):
             part = Block(block.run, start, min(block.stop, start + length))
-            rows = {n: own[part.start : part.stop] for n, own in inputs[block.run].items()}
+            rows = {
+                name: predictor.reader.stimulus(block.run, name)[part.start : part.stop]
+                for name in predictor.reconstructed
+            }
             yield part, rows
 
 

@@ -25,7 +25,7 @@ from giblet_hpc.evaluation.calibration import Calibration, summary
 from giblet_hpc.evaluation.fold import RANDOM, ScoredFold, labels_of
 from giblet_hpc.evaluation.leak import random_split_r
 from giblet_hpc.evaluation.metrics import run_rows
-from giblet_hpc.evaluation.prediction import load_best, predict_by
+from giblet_hpc.evaluation.prediction import predict_by
 from giblet_hpc.files import read_json, write_json, write_with
 from giblet_hpc.modalities.registry import modalities_of
 from giblet_hpc.plans.study_size import stored_bytes
@@ -35,14 +35,13 @@ from giblet_hpc.runs.progress import Progress
 from giblet_hpc.scans.cleaning import restore
 from giblet_hpc.splits import Block, Fold, load_folds, outer_folds
 from giblet_hpc.stages.choose import choice_file, chosen_members
-from giblet_hpc.stages.train import statistics_of
+from giblet_hpc.stages.train import statistics_of, trained_predictor
 from giblet_hpc.store import FeatureStore
 from giblet_hpc.training.feed import GROUP_MEAN, StudyArrays, load_study
 from giblet_hpc.training.members import Member
 from giblet_hpc.training.node_memory import memory_for
-from giblet_hpc.training.predictor import Predictor, make_predictor
+from giblet_hpc.training.predictor import Predictor
 from giblet_hpc.training.statistics import fitted_modalities
-from giblet_hpc.training.strategy import DataParallel
 from giblet_hpc.training.world import World
 
 logger = logging.getLogger(__name__)
@@ -145,11 +144,11 @@ class _FoldWork:
         predictor, _ = self.first()
         if predictor is None or not predictor.reconstructed:
             return
-        options, held = self._config.evaluate, (self._study, self.folder, self._world)
+        options, folder, world = self._config.evaluate, self.folder, self._world
         if options.controls:
-            reconstruction.write_controls(predictor, self._fold.test, *held)
+            reconstruction.write_controls(predictor, self._fold.test, folder, world)
         if options.decode:
-            reconstruction.write_decoded(predictor, self._fold, *held)
+            reconstruction.write_decoded(predictor, self._fold, self._study, folder, world)
 
     def compare(self, scored: ScoredFold) -> None:
         """Write what the network is held against, and both together."""
@@ -230,12 +229,11 @@ class _FoldWork:
         statistics = statistics_of(
             self._config, self._paths, fold, study=self._study, world=self._world
         )
-        strategy = DataParallel(self._world)
-        predictor = make_predictor(member.config, self._study, statistics, strategy)
-        best = self._paths.checkpoints(name)
-        manifest = load_best(predictor, best, data=self._paths.data_digest())
-        self._held = (name, predictor, int(manifest["step"]))
-        return self._held[1:]
+        predictor, step = trained_predictor(
+            member, statistics, self._paths, study=self._study, world=self._world
+        )
+        self._held = (name, predictor, step)
+        return predictor, step
 
     def _predict_by(self, fold: Fold, blocks: Sequence[Block], folder: Path) -> None:
         """Write what a fold's networks predict of some TRs, in the mean of their seeds."""

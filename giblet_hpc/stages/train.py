@@ -184,17 +184,29 @@ class _Training:
 
     def _predict(self, networks: Sequence[Member], fold: Fold, folder: Path) -> None:
         def load(member: Member) -> Predictor:
-            predictor = make_predictor(
-                member.config, self._study, self._statistics(fold), DataParallel(self._world)
-            )
-            best = self._paths.checkpoints(member.fold.name)
-            load_best(predictor, best, data=self._paths.data_digest())
-            return predictor
+            return trained_predictor(
+                member, self._statistics(fold), self._paths, study=self._study, world=self._world
+            )[0]
 
         predict_by(networks, fold.test, folder, load=load, world=self._world)
 
     def _statistics(self, fold: Fold) -> TrainingStatistics:
         return statistics_of(self._config, self._paths, fold, study=self._study, world=self._world)
+
+
+def trained_predictor(
+    member: Member,
+    statistics: TrainingStatistics,
+    paths: RunPaths,
+    *,
+    study: StudyArrays,
+    world: World,
+) -> tuple[Predictor, int]:
+    """Return a network with the weights of its best checkpoint, and that one's step."""
+    predictor = make_predictor(member.config, study, statistics, DataParallel(world))
+    best = paths.checkpoints(member.fold.name)
+    manifest = load_best(predictor, best, data=paths.data_digest())
+    return predictor, int(manifest["step"])
 
 
 def _require_possible_lags(

@@ -64,9 +64,9 @@ class WindowReader:
         self.collect(windows, batch)
         return moved(batch, self.device)
 
-    def stimulus(self, run: str, name: str) -> NDArray[Any]:
+    def stimulus(self, run: str, name: str) -> Rows:
         """Return a run's rows of a modality as the model sees them, (trs, ...)."""
-        return self._runs[run].stimulus[name][:]
+        return self._runs[run].stimulus[name]
 
     def place_for(self, count: int, *, pinned: bool) -> Batch:
         """Return tensors on the host for so many windows; pinned, a GPU copies by itself."""

@@ -98,6 +98,14 @@ class Predictor:
                 drawn[name] = where.to(self.device)
         return drawn
 
+    def whole_positions(self) -> dict[str, torch.Tensor]:
+        """Return all places in a TR, of modalities that are reconstructed at some."""
+        return {
+            name: where.to(self.device)
+            for name, modality in self.reconstructed.items()
+            if (where := modality.whole_positions()) is not None
+        }
+
     def load(self, source: Source) -> None:
         """Put a checkpoint's weights into the model, for evaluation."""
         read_into(self.model, source.read)

@@ -21,7 +21,7 @@ BLOCKS = [Block("run1", 10, 31), Block("run1", 40, 42)]
 
 def test_controls_are_those_of_all_trs_but_each_blocks_first(tmp_path: Path) -> None:
     predictor, _ = made()
-    reconstruction.write_controls(predictor, BLOCKS, study(), tmp_path, ALONE)
+    reconstruction.write_controls(predictor, BLOCKS, tmp_path, ALONE)
     found = read_json(tmp_path / reconstruction.CONTROLS)
     video = predictor.modalities["video"]
     frames = study().runs["run1"].stimulus["video"][:].astype(np.float64) / 255
@@ -32,7 +32,7 @@ def test_controls_are_those_of_all_trs_but_each_blocks_first(tmp_path: Path) -> 
     assert found["mean"]["video"]["error"] == pytest.approx(mean, rel=1e-4)
     assert found["previous"]["video"]["error"] == pytest.approx(previous, rel=1e-4)
     before = (tmp_path / reconstruction.CONTROLS).stat().st_mtime_ns
-    reconstruction.write_controls(predictor, BLOCKS, study(), tmp_path, ALONE)
+    reconstruction.write_controls(predictor, BLOCKS, tmp_path, ALONE)
     assert (tmp_path / reconstruction.CONTROLS).stat().st_mtime_ns == before
 
 

@@ -10,6 +10,7 @@ import yaml
 from giblet_hpc.config import io as config_io
 from giblet_hpc.errors import ConfigError
 from giblet_hpc.files import read_json
+from giblet_hpc.printable import in_columns
 from giblet_hpc.runs.paths import RunPaths
 
 COLUMNS = [
@@ -96,11 +97,7 @@ def _value(config: Any, field: str) -> Any:
 def compare_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows of `compare` as text: a column for each run."""
     cells = [[key, *(_cell(row[key]) for row in rows)] for key in rows[0]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(rows) + 1)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
+    return "\n".join(in_columns(cells))
 
 
 def _cell(value: Any) -> str:
